@@ -1,0 +1,29 @@
+"""What a user can do wrong, as exceptions whose message is one sentence that says what to do.
+
+Hosts show the message as it stands (page, API response, command line), so a message never holds a traceback,
+an internal name or more than a sentence.
+"""
+
+
+class LayerDiffusionError(Exception):
+    """Base of every error that a user can cause and put right."""
+
+
+class SettingsError(LayerDiffusionError):
+    """A value of the settings is unknown, out of range or of the wrong type."""
+
+
+class InputError(LayerDiffusionError):
+    """A picture is missing, unreadable, or of a size that cannot be used."""
+
+
+class ModelError(LayerDiffusionError):
+    """The loaded model does not fit the method: wrong or unsupported family, or quantised beyond patching."""
+
+
+class WeightsError(LayerDiffusionError):
+    """A weight file is missing, cannot be fetched, is damaged, or belongs to another method."""
+
+
+class HostError(LayerDiffusionError):
+    """The host cannot do what is asked in its present state (an option or another extension stands against it)."""
