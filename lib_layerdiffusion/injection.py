@@ -1,7 +1,7 @@
 """What a method changes in a UNet, said without a host: weight offsets, attention sharing, conditions.
 
-A host adapter turns an `Injection` into its own way of patching and returns a handle that undoes it; nothing here touches
-a model. Facts: reference.md "Published weights" and "Numerics".
+A host adapter turns an `Injection` into its own way of patching and returns a handle that undoes it; nothing here
+touches a model. Key grammar and numerics are those of the published weight files.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class WeightOffsets(Mapping[str, WeightPatch]):
         wrong = [key for key, patch in self._patches.items() if key not in shapes or not patch.fits(shapes[key])]
         if wrong:
             raise WeightsError(
-                f"The layer file does not fit the loaded model ({len(wrong)} of {len(self)} weights have no place, such as "
-                f"{', '.join(wrong[:3])}): choose a checkpoint of the family that the method is made for."
+                f"The layer file does not fit the loaded model ({len(wrong)} of {len(self)} weights have no place, "
+                f"such as {', '.join(wrong[:3])}): choose a checkpoint of the family that the method is made for."
             )
 
 
@@ -140,7 +140,7 @@ def _parse_key(key: str) -> tuple[str, str, int]:
     pieces = key.split("::")
     if len(pieces) == 3 and pieces[0].startswith(KEY_PREFIX) and pieces[1] in _TENSORS_PER_KIND and pieces[2].isdigit():
         return pieces[0].removeprefix(KEY_PREFIX), pieces[1], int(pieces[2])
-    raise WeightsError(f'The layer file has a key of an unknown form ("{key}"): it belongs to another method or program.')
+    raise WeightsError(f'The layer file has a key of an unknown form ("{key}"): it belongs to another program.')
 
 
 LayerWeights = WeightOffsets | AttentionSharing
@@ -175,7 +175,7 @@ class Injection:
 
     weights: the layer file. strength: scales it, 0 leaves the UNet plain. stop_at: share of the schedule, 0 to 1, after
     which the untouched UNet finishes the picture. conditions: the method's input pictures in its order, each
-    [1, 3, H, W] in [0, 1] at the pixel size of the latent. frame_prompts: for each frame the additional prompt, "" for none.
+    [1, 3, H, W] in [0, 1] at the pixel size of the latent. frame_prompts: each frame's additional prompt, "" for none.
     """
 
     method: LayerMethod
@@ -213,5 +213,5 @@ def plan_injection(settings: LayerSettings, weights: LayerWeights, height: int, 
 
 
 def layer_prompt(additional: str, main: str) -> str:
-    """The prompt of a frame: the additional one before the main one (reference.md "Numerics")."""
+    """The prompt of a frame: the additional one before the main one (as the reference extension has it)."""
     return f"{additional}, {main}" if additional.strip() else main

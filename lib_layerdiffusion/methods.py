@@ -1,7 +1,7 @@
 """The one table of methods: everything that differs between two methods is a field of a row here.
 
 The page, validation, the API, infotext, downloads and the documentation derive from `METHODS`; nothing else in the
-project asks which method it is dealing with. Facts: reference.md "Methods" of the 2024-08 release, arXiv 2402.17113 section 3.
+project asks which method it is dealing with. Facts: the extension's 2024-08 release; arXiv 2402.17113, section 3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The few verbs that a host offers to the library.
 
-An adapter implements `Host` for one program (Forge, diffusers). What flows through it is plain torch, so that the golden
-cases hold on every host alike.
+An adapter implements `Host` for one program (Forge, diffusers). What flows through it is plain torch, so that the
+golden cases hold on every host alike.
 """
 
 from __future__ import annotations
