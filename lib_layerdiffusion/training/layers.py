@@ -1,0 +1,205 @@
+"""Stage `layer`: the file of one weight-offset method, trained as low-rank changes on the frozen base UNet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
+
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.ldm_keys import diffusers_to_ldm
+from lib_layerdiffusion.training.base import (
+    EMPTY_TEXT_SHARE,
+    TextSide,
+    augmented,
+    encode,
+    new_scheduler,
+    sample_latents,
+    velocity_loss,
+)
+from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
+from lib_layerdiffusion.training.text import prompt
+from lib_layerdiffusion.training.transparency import TransparencyStage
+
+ATTENTION = (".to_q.", ".to_k.", ".to_v.", ".to_out.")
+LATENTS = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method's file is trained on: condition latents in order, the target, and where the changes go."""
+
+    file: str
+    conditions: tuple[str, ...]
+    target: str
+    scene_in_prompt: bool
+    attention_rank: int = 8
+    other_rank: int = 0
+    subject_in_prompt: bool = True
+
+
+RECIPES = {
+    "transparent_attn": Recipe("layer_xl_transparent_attn", (), "adjusted", scene_in_prompt=False),
+    "transparent_conv": Recipe("layer_xl_transparent_conv", (), "adjusted", scene_in_prompt=False,
+                               attention_rank=0, other_rank=4),
+    "bg2ble": Recipe("layer_xl_bg2ble", ("bg",), "blend", scene_in_prompt=True, other_rank=2),
+    "fg2ble": Recipe("layer_xl_fg2ble", ("fg",), "blend", scene_in_prompt=True, other_rank=2),
+    "bgble2fg": Recipe("layer_xl_bgble2fg", ("bg", "blend"), "adjusted", scene_in_prompt=False, other_rank=2),
+    "fgble2bg": Recipe("layer_xl_fgble2bg", ("fg", "blend"), "bg", scene_in_prompt=True, other_rank=2,
+                       subject_in_prompt=False),
+}  # fmt: skip
+
+
+class LowRank(nn.Module):
+    """A trainable up @ down added to a frozen weight of any shape; zero at the start."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank))
+        self.down = nn.Parameter(torch.randn(rank, weight[0].numel()) / weight[0].numel() ** 0.5)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.up @ self.down).reshape(weight.shape)
+
+
+class Difference(nn.Module):
+    """A trainable change of a frozen weight's own shape; zero at the start."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.change = nn.Parameter(torch.zeros_like(weight))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.change
+
+
+def add_changes(unet: nn.Module, recipe: Recipe) -> dict[str, nn.Module]:
+    """Freeze a UNet and put trainable changes on it; return them by parameter name (diffusers layout)."""
+    unet.requires_grad_(requires_grad=False)
+    if recipe.conditions:
+        widen(unet, LATENTS * (1 + len(recipe.conditions)))
+    changes: dict[str, nn.Module] = {}
+    for name, module in list(unet.named_modules()):
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        rank = recipe.attention_rank if any(part in f"{name}." for part in ATTENTION) else recipe.other_rank
+        if name == "conv_in" and (recipe.conditions or recipe.other_rank):
+            changes["conv_in.weight"] = Difference(module.weight)
+        elif rank:
+            changes[f"{name}.weight"] = LowRank(module.weight, rank)
+    modules = dict(unet.named_modules())
+    for key, change in changes.items():
+        parametrize.register_parametrization(modules[key.removesuffix(".weight")], "weight", change)
+    return changes
+
+
+def widen(unet: nn.Module, channels: int) -> None:
+    """Give `conv_in` more input channels; the new ones start at zero."""
+    old = unet.get_submodule("conv_in")
+    if not isinstance(old, nn.Conv2d):
+        raise SettingsError("This UNet has no convolution as its first layer; use an SD1.5 or SDXL checkpoint.")
+    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding)  # type: ignore[arg-type]
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, : old.in_channels] = old.weight
+        if new.bias is not None and old.bias is not None:
+            new.bias.copy_(old.bias)
+    unet.conv_in = new.requires_grad_(requires_grad=False)
+
+
+def published_keys(changes: Mapping[str, nn.Module], config: Mapping[str, object]) -> dict[str, Tensor]:
+    """Name trained changes in the published grammar: `diffusion_model.<ldm name>::<lora|diff>::<index>`, fp16."""
+    names = diffusers_to_ldm(config)
+    tensors: dict[str, Tensor] = {}
+    for key, change in changes.items():
+        root = f"diffusion_model.{names[key]}::"
+        if isinstance(change, LowRank):
+            tensors[f"{root}lora::0"] = change.up.detach().half().contiguous()
+            tensors[f"{root}lora::1"] = change.down.detach().half().contiguous()
+        elif isinstance(change, Difference):
+            tensors[f"{root}diff::0"] = change.change.detach().half().contiguous()
+    return tensors
+
+
+@torch.no_grad()
+def paired_latents(stage: TransparencyStage, icons: Tensor, scenes_each: int = 2, seed: int = 5) -> dict[str, Tensor]:
+    """VAE-scale latents of the same pictures as foreground (`fg`, `adjusted`), background (`bg`) and `blend`.
+
+    Returns also `rows` (subject of each) and `kinds` (scene of each).
+    """
+    rgba, rows = augmented(icons)
+    rgba, rows = rgba.repeat(scenes_each, 1, 1, 1), rows.repeat(scenes_each)
+    generator = torch.Generator().manual_seed(seed)
+    kinds = [pick(generator, len(BACKGROUNDS)) for _ in range(len(rgba))]
+    scenes = torch.stack([background(generator, rgba.shape[-1], list(BACKGROUNDS)[kind]) for kind in kinds])
+    adjusted = torch.cat([stage.encode(part)[0] for part in rgba[: 4 * len(icons)].split(32)]).repeat(
+        scenes_each, 1, 1, 1
+    )
+    return {
+        "fg": encode(stage.vae, premultiply_grey(rgba[: 4 * len(icons)])).repeat(scenes_each, 1, 1, 1),
+        "adjusted": adjusted,
+        "bg": encode(stage.vae, scenes),
+        "blend": encode(stage.vae, scenes + (rgba[:, :3] - scenes) * rgba[:, 3:]),
+        "rows": rows,
+        "kinds": torch.tensor(kinds),
+    }
+
+
+class LayerStage:
+    """Trains one method's changes on precomputed pairs of latents."""
+
+    def __init__(
+        self, recipe: Recipe, unet: nn.Module, text: TextSide, pairs: dict[str, Tensor], scale: float,
+        subjects: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self.recipe, self.unet, self.text, self.pairs = recipe, unet, text, pairs
+        self.scale, self.subjects = scale, subjects
+        text.encoder.requires_grad_(requires_grad=False)
+        self.changes = add_changes(unet, recipe)
+        self.modules = {key.replace(".", "_"): change for key, change in self.changes.items()}
+        self.alphas = new_scheduler().alphas_cumprod
+
+    def words(self, row: int, generator: Generator) -> str:
+        """The training prompt of a pair."""
+        scene = list(BACKGROUNDS)[int(self.pairs["kinds"][row])]
+        if float(uniform(generator, 1)) < EMPTY_TEXT_SHARE:
+            return ""
+        if not self.recipe.subject_in_prompt:
+            return f"{scene} background"
+        subject = self.subjects[int(self.pairs["rows"][row])]
+        return prompt(subject, generator, scene if self.recipe.scene_in_prompt else None)
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+        """Velocity error with the condition latents beside the noise."""
+        rows = torch.randint(len(self.pairs["rows"]), (batch,), generator=generator)
+        target = self.pairs[self.recipe.target][rows] * self.scale
+        conditions = [self.pairs[name][rows] * self.scale for name in self.recipe.conditions]
+        with torch.no_grad():
+            text = self.text([self.words(int(row), generator) for row in rows])
+        unet = Conditioned(self.unet, conditions)
+        return velocity_loss(unet, self.alphas, target, text, generator), {}
+
+    def sample(self, path: Path) -> None:
+        """Nothing to draw here: layers are judged by `evaluate`."""
+        del path
+
+
+class Conditioned(nn.Module):
+    """A UNet that reads condition latents beside its input; repeats them for the two halves of guidance."""
+
+    def __init__(self, unet: nn.Module, conditions: list[Tensor]) -> None:
+        super().__init__()
+        self.unet, self.conditions = unet, conditions
+
+    def forward(self, latents: Tensor, time: Tensor, text: Tensor) -> object:
+        beside = [c.repeat(len(latents) // len(c), 1, 1, 1) for c in self.conditions]
+        return self.unet(torch.cat([latents, *beside], dim=1), time, text)
+
+
+def conditioned_sample(
+    unet: nn.Module, text: TextSide, prompts: list[str], conditions: list[Tensor], **options: float
+) -> Tensor:
+    """`sample_latents` with condition latents (scaled)."""
+    return sample_latents(Conditioned(unet, conditions), text, prompts, **options)  # type: ignore[arg-type]

@@ -1,0 +1,259 @@
+"""One training loop for every stage: seeded, scheduled by steps or by wall clock, resumable after a kill.
+
+A stage brings its modules and a loss; every random number of step n comes from a generator seeded with (seed, n), so a
+resumed run goes on exactly as one that was never stopped.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lib_layerdiffusion.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to train. Exactly one of `steps` and `minutes` is set; both count over all resumptions."""
+
+    folder: Path
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 1e-2
+    ema_decay: float = 0.999
+    seed: int = 0
+    bf16: bool = True
+    threads: int = 2
+    checkpoint_seconds: float = 60.0
+    sample_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise SettingsError("Say how long to train: give either --steps or --minutes.")
+
+
+class Stage(Protocol):
+    """What a stage brings to the loop."""
+
+    modules: Mapping[str, nn.Module]
+
+    def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Draw a batch and return the scalar to minimise and figures to log."""
+        ...
+
+    def sample(self, path: Path) -> None:
+        """Write a picture that shows where training stands."""
+        ...
+
+
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """Return the generator of one step on one process."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
+
+
+def learning_rate_factor(step: int, progress: float, warmup: int) -> float:
+    """Linear warm-up over `warmup` steps, then a cosine over `progress` (0 to 1) down to 2 %."""
+    return min(1.0, (step + 1) / max(warmup, 1)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+@dataclass
+class TrainingLoop:
+    """Runs a stage to its end; construct it again on the same folder to go on from the last checkpoint."""
+
+    stage: Stage
+    settings: LoopSettings
+    step: int = 0
+    elapsed: float = 0.0
+    average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(self.settings.threads)
+        self.accelerator = _accelerator()
+        self.device = self.accelerator.device if self.accelerator else torch.device("cpu")
+        for module in self.stage.modules.values():
+            module.to(self.device)
+        self.parameters = {
+            f"{name}.{key}": value
+            for name, module in self.stage.modules.items()
+            for key, value in module.named_parameters()
+            if value.requires_grad
+        }
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.parameters.values() if p.ndim > 1]},
+                {"params": [p for p in self.parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=self.settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=self.settings.weight_decay,
+        )
+        self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.settings.folder / "checkpoint.pt"
+
+    @property
+    def progress(self) -> float:
+        if self.settings.steps is not None:
+            return self.step / self.settings.steps
+        return self.elapsed / (60 * (self.settings.minutes or 1))
+
+    def run(self, report: Callable[[str], None] = print) -> None:
+        """Train until the budget is spent; writes checkpoints, metrics.jsonl and sample pictures on the way."""
+        saved = logged = time.monotonic()
+        figures: dict[str, float] = {}
+        while self.progress < 1:
+            started = time.monotonic()
+            values = self._one_step()
+            self.elapsed += time.monotonic() - started
+            for key, value in values.items():
+                figures[key] = value if key not in figures else 0.98 * figures[key] + 0.02 * value
+            now = time.monotonic()
+            if now - logged > 15:
+                logged = now
+                self._log(figures, report)
+            if self.step % self.settings.sample_steps == 0:
+                self.sample()
+            if now - saved > self.settings.checkpoint_seconds:
+                saved = now
+                self.save()
+        self.save()
+        self.sample()
+
+    def _one_step(self) -> dict[str, float]:
+        rank = self.accelerator.process_index if self.accelerator else 0
+        generator = step_generator(self.settings.seed, self.step, rank)
+        factor = learning_rate_factor(self.step, self.progress, self.settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            loss, figures = self.stage.loss(self.settings.batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if self.accelerator and self.accelerator.num_processes > 1:
+            for gradient in gradients:
+                gradient.copy_(self.accelerator.reduce(gradient, "mean"))
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.step += 1
+        decay = min(self.settings.ema_decay, self.step / (self.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
+        return {"loss": float(loss.detach()), **figures}
+
+    def _log(self, figures: dict[str, float], report: Callable[[str], None]) -> None:
+        row = {
+            "step": self.step,
+            "minutes": round(self.elapsed / 60, 2),
+            **{k: round(v, 5) for k, v in figures.items()},
+        }
+        with (self.settings.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        done = int(30 * min(self.progress, 1))
+        text = " ".join(f"{key} {value:.4f}" for key, value in figures.items())
+        report(f"[{'#' * done}{'.' * (30 - done)}] step {self.step} {self.elapsed / 60:.1f} min {text}")
+        _tensorboard(self.settings.folder, row)
+
+    def sample(self) -> None:
+        """Write the stage's sample picture with averaged weights."""
+        with averaged(self.stage.modules, self.average), torch.no_grad():
+            self.stage.sample(self.settings.folder / "sample.png")
+
+    def save(self) -> None:
+        """Write the checkpoint; a kill at any moment leaves either the old or the new one."""
+        state = {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "parameters": {key: value.detach() for key, value in self.parameters.items()},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)  # noqa: PTH105
+
+    def _resume(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        with torch.no_grad():
+            for key, value in self.parameters.items():
+                value.copy_(state["parameters"][key])
+        self.average = {
+            key: value.detach().requires_grad_(requires_grad=False) for key, value in state["average"].items()
+        }
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class averaged:  # noqa: N801 - reads as a verb: `with averaged(...)`
+    """Put averaged parameters into modules for the length of a `with` block."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], average: Mapping[str, Tensor]) -> None:
+        self.targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
+        self.average = average
+        self.kept: dict[str, Tensor] = {}
+
+    def __enter__(self) -> None:
+        self.kept = {key: self.targets[key].detach().clone() for key in self.average}
+        self._copy(self.average)
+
+    def __exit__(self, *exception: object) -> None:
+        self._copy(self.kept)
+
+    def _copy(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for key, value in values.items():
+                self.targets[key].copy_(value)
+
+
+def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Load the averaged weights of a finished (or interrupted) stage into modules.
+
+    Raises:
+        SettingsError: the stage has no checkpoint yet.
+    """
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        raise SettingsError(f"There is no checkpoint in {folder}; run the stage before this one first.")
+    average = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
+    with torch.no_grad():
+        for key, value in average.items():
+            targets[key].copy_(value)
+
+
+def _accelerator() -> Any | None:  # noqa: ANN401
+    """Accelerate's handle where it is installed and there is something to distribute or a GPU; else None."""
+    if not torch.cuda.is_available() and "RANK" not in os.environ:
+        return None
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        return None
+    return Accelerator()
+
+
+def _tensorboard(folder: Path, row: Mapping[str, float]) -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for key, value in row.items():
+            writer.add_scalar(key, value, int(row["step"]))

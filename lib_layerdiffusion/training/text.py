@@ -1,0 +1,95 @@
+"""The family's words: subjects, prompt templates, and a CLIP-style tokenizer whose every known word is one token."""
+
+import json
+from collections import Counter
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Generator, nn
+
+from lib_layerdiffusion.training.synthesis import BACKGROUNDS, pick
+
+TEMPLATES = ("{}", "a {}", "{} icon", "a picture of a {}")
+MAX_TOKENS = 24
+_END = "</w>"
+
+
+@lru_cache
+def demo_subjects() -> tuple[str, ...]:
+    """The subjects of the bundled family, as slugs; see `demo_subjects.txt` beside this file."""
+    text = resources.files("lib_layerdiffusion.training").joinpath("demo_subjects.txt").read_text()
+    return tuple(text.split())
+
+
+def prompt(subject: str, generator: Generator, scene: str | None = None) -> str:
+    """A training prompt for a subject slug, with a scene where the picture has one."""
+    words = TEMPLATES[pick(generator, len(TEMPLATES))].format(subject.replace("-", " "))
+    return f"{words}, {scene} background" if scene else words
+
+
+def _byte_alphabet() -> list[str]:
+    """The 256 printable stand-ins for bytes that CLIP's tokenizer works on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return [chr(byte) for byte in plain] + [chr(256 + index) for index in range(len(others))]
+
+
+def learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent first, until every word is a single token."""
+    spelled = {word: [*word[:-1], word[-1] + _END] for word in sorted(set(words)) if word}
+    merges: list[tuple[str, str]] = []
+    while True:
+        pairs = Counter(pair for parts in spelled.values() for pair in zip(parts, parts[1:], strict=False))
+        if not pairs:
+            return merges
+        best = max(sorted(pairs), key=lambda pair: pairs[pair])
+        merges.append(best)
+        for word, parts in spelled.items():
+            joined: list[str] = []
+            for part in parts:
+                if joined and (joined[-1], part) == best:
+                    joined[-1] += part
+                else:
+                    joined.append(part)
+            spelled[word] = joined
+
+
+def write_tokenizer(folder: Path, subjects: tuple[str, ...]) -> Any:  # noqa: ANN401
+    """Write a CLIP tokenizer (vocab.json, merges.txt, configs) that knows the subjects' words; return it."""
+    from transformers import CLIPTokenizer
+
+    phrases = [*(s.replace("-", " ") for s in subjects), *(t.format("") for t in TEMPLATES), *BACKGROUNDS, "background"]
+    merges = learn_merges([word for phrase in phrases for word in phrase.split()])
+    alphabet = _byte_alphabet()
+    tokens = [*alphabet, *(char + _END for char in alphabet), *dict.fromkeys(a + b for a, b in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    tokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS, pad_token="<|endoftext|>"
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def new_text_encoder(tokenizer: Any) -> nn.Module:  # noqa: ANN401
+    """A fresh two-layer CLIP text model for a tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=128,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )

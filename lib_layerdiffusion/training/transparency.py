@@ -1,0 +1,123 @@
+"""Stage `transparency`: encoder E (RGBA -> latent offset) and decoder D (picture, latent -> RGBA), the VAE frozen.
+
+The VAE sees the picture premultiplied onto mid-grey. So that alpha has to travel in the latent and can't be guessed from
+the known grey, part of the training pictures have grey subjects, holes or soft matter.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Generator, Tensor, nn
+
+from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
+from lib_layerdiffusion.training.transparent_networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, multiscale_gradient, save_grid
+
+ENCODER_WIDTHS = (16, 16, 32, 32, 64, 64, 96, 96)
+DECODER_WIDTHS = (16, 32, 48, 64, 80)
+# The share of training pictures of each kind; the rest are plain icons.
+GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.2, 0.15, 0.2
+DROP_SHARE = 0.3
+# How far a unit offset moves the latent while training, in latent units; folded into E's last layer on export.
+OFFSET_REACH = 0.5
+IDENTITY_WEIGHT, OFFSET_WEIGHT = 1.0, 0.02
+LATENT_NOISE = 0.05
+
+
+def greyed(rgba: Tensor, generator: Generator) -> Tensor:
+    """Recolour subjects to within a little of the background's grey; alpha stays: [N, 4, H, W]."""
+    keep = uniform(generator, len(rgba), 1, 1, 1, high=0.25)
+    return torch.cat([0.5 + (rgba[:, :3] - 0.5) * keep, rgba[:, 3:]], dim=1)
+
+
+def perforated(rgba: Tensor, generator: Generator) -> Tensor:
+    """Make parts of subjects transparent or translucent with a noise mask; colour stays."""
+    size = rgba.shape[-1]
+    noise = torch.stack([smooth_noise(generator, 1, size, 3 + pick(generator, 6)) for _ in range(len(rgba))])
+    sharpness = uniform(generator, len(rgba), 1, 1, 1, low=2, high=20)
+    return torch.cat([rgba[:, :3], rgba[:, 3:] * ((noise - 0.4) * sharpness + 0.5).clamp(0, 1)], dim=1)
+
+
+def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared error of composites over uniformly random grey levels, in closed form (AlphaVAE's idea).
+
+    Both are [N, 4, H, W] straight RGBA. With d the difference of premultiplied colours and e that of alphas the error on a
+    background b is d - b e, whose square averages to d^2 - d e + e^2 / 3 for b uniform in [0, 1].
+    """
+    colour = ours[:, :3] * ours[:, 3:] - theirs[:, :3] * theirs[:, 3:]
+    alpha = ours[:, 3:] - theirs[:, 3:]
+    return (colour**2 - colour * alpha + alpha**2 / 3).mean()
+
+
+class TransparencyStage:
+    """Trains E and D together on a frozen VAE."""
+
+    def __init__(self, data: Path, vae: nn.Module, crop: int = 96) -> None:
+        self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
+        self.encoder = TransparentEncoder(ENCODER_WIDTHS).to(memory_format=torch.channels_last)
+        self.decoder = TransparentDecoder(DECODER_WIDTHS).to(memory_format=torch.channels_last)
+        self.modules = {"encoder": self.encoder, "decoder": self.decoder}
+        self.icons = icons_tensor(IconSet.load(data, held_out=False))
+        self.checks = icons_tensor(IconSet.load(data, held_out=True))
+        self.crop = crop
+        with torch.no_grad():
+            shown = premultiply_grey(self.icons[::200].float() / 255)
+            self.gain = float(OFFSET_REACH / self.vae.encode(shown * 2 - 1).latent_dist.std.mean())
+
+    def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw RGBA pictures [count, 4, S, S] and, for each, whether its offset is dropped [count, 1, 1, 1]."""
+        rgba = draw_icons(self.icons, count, generator)
+        grey, hole, soft = (max(1, round(count * share)) for share in (GREY_SHARE, HOLE_SHARE, SOFT_SHARE))
+        rgba[:grey] = greyed(rgba[:grey], generator)
+        rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
+        special = grey + hole + soft
+        rgba[grey + hole : special] = translucent(generator, rgba.shape[-1], soft)
+        top, left = (8 * pick(generator, (rgba.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
+        rgba = rgba[:, :, top : top + self.crop, left : left + self.crop].contiguous(memory_format=torch.channels_last)
+        # Only plain icons can be told from their background without the offset; the others would teach guessing.
+        plain = torch.arange(count)[:, None, None, None] >= special
+        share = min(1.0, DROP_SHARE * count / max(count - special, 1))
+        return rgba, plain & (uniform(generator, count, 1, 1, 1) < share)
+
+    def encode(self, rgba: Tensor) -> tuple[Tensor, Tensor]:
+        """Adjusted latent and plain latent (VAE scale) of straight RGBA with padded colour."""
+        with torch.no_grad():
+            posterior = self.vae.encode(premultiply_grey(rgba) * 2 - 1).latent_dist
+        offset = self.encoder(torch.cat([rgba[:, 3:], rgba[:, :3]], dim=1)).float()
+        return posterior.mean.float() + posterior.std.float() * self.gain * offset, posterior.mean.float()
+
+    def decode(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """RGBA [N, 4, H, W] and the VAE's own picture [N, 3, H, W], both around [0, 1], of a VAE-scale latent."""
+        picture = self.vae.decode(latent).sample.float() / 2 + 0.5
+        out = self.decoder(picture.clamp(0, 1), latent).float()
+        return torch.cat([out[:, 1:], out[:, :1]], dim=1), picture
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+        """Reconstruction, composite, edges of alpha, identity of the VAE's picture, and size of the offset."""
+        rgba, dropped = self.batch(batch, generator)
+        adjusted, plain = self.encode(rgba)
+        latent = torch.where(dropped, plain, adjusted)
+        noise = torch.randn(latent.shape, generator=generator) * LATENT_NOISE
+        ours, picture = self.decode(latent + noise)
+        alpha, colour = rgba[:, 3:], rgba[:, :3]
+        alpha_error = (ours[:, 3:] - alpha).abs().mean()
+        visible = alpha + 0.1
+        loss = alpha_error + ((ours[:, :3] - colour).abs() * visible).mean() + 2 * blend_error(ours, rgba)
+        loss = loss + 0.5 * multiscale_gradient(ours[:, 3:], alpha)
+        loss = loss + 0.5 * multiscale_gradient(ours[:, :3] * ours[:, 3:], colour * alpha)
+        identity = (picture - premultiply_grey(rgba)).abs().mean()
+        loss = loss + IDENTITY_WEIGHT * identity + OFFSET_WEIGHT * ((adjusted - plain) ** 2).mean()
+        return loss, {"alpha": float(alpha_error.detach()), "identity": float(identity.detach())}
+
+    def sample(self, path: Path) -> None:
+        """Held-out icons and soft matter: on grey, result over red, true and found alpha, VAE's picture."""
+        icons = self.checks[:: max(1, len(self.checks) // 6)][:6].float() / 255
+        generator = torch.Generator().manual_seed(3)
+        rgba = torch.cat([icons, greyed(icons[:2], generator), translucent(generator, icons.shape[-1], 5)])
+        ours, picture = self.decode(self.encode(rgba)[0])
+        ours = ours.clamp(0, 1)
+        red = torch.tensor([0.9, 0.2, 0.2])[:, None, None] * torch.ones_like(rgba[:, :3])
+        rows = [premultiply_grey(rgba), picture, red + (ours[:, :3] - red) * ours[:, 3:]]
+        save_grid(path, [*rows, rgba[:, 3:].expand(-1, 3, -1, -1), ours[:, 3:].expand(-1, 3, -1, -1)])

@@ -1,0 +1,111 @@
+"""Stage `vae`: a small AutoencoderKL for pictures on grey, on colour and on backgrounds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch import Generator, Tensor, nn
+
+from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.synthesis import background, pick, premultiply_grey, translucent, uniform
+
+VAE_CONFIG: dict[str, Any] = {
+    "block_out_channels": (16, 32, 64, 128),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    # More groups lose colour: with 8 groups the same training ends 1.2 dB lower.
+    "norm_num_groups": 2,
+    "mid_block_add_attention": False,
+    "sample_size": 128,
+}
+KL_WEIGHT = 2e-4
+
+
+def new_vae() -> nn.Module:
+    """A fresh small AutoencoderKL (factor 8, 4 channels)."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(**VAE_CONFIG)
+
+
+def icons_tensor(icons: IconSet) -> Tensor:
+    """[N, 4, S, S] uint8, straight padded colour and alpha."""
+    return torch.from_numpy(np.ascontiguousarray(icons.rgba)).permute(0, 3, 1, 2)
+
+
+def draw_icons(icons: Tensor, count: int, generator: Generator) -> Tensor:
+    """Random icons as [count, 4, S, S] floats, mirrored half of the time."""
+    rows = torch.randint(len(icons), (count,), generator=generator)
+    batch = icons[rows].float() / 255
+    mirror = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    return torch.where(mirror, batch.flip(-1), batch)
+
+
+def multiscale_gradient(ours: Tensor, theirs: Tensor) -> Tensor:
+    """L1 between horizontal and vertical differences on three scales: edges, without a perceptual network."""
+    total = ours.new_zeros(())
+    for _ in range(3):
+        total = total + F.l1_loss(ours.diff(dim=-1), theirs.diff(dim=-1))
+        total = total + F.l1_loss(ours.diff(dim=-2), theirs.diff(dim=-2))
+        ours, theirs = F.avg_pool2d(ours, 2), F.avg_pool2d(theirs, 2)
+    return total
+
+
+def save_grid(path: Path, rows: list[Tensor]) -> None:
+    """Write rows of [N, 3, H, W] pictures in [0, 1] as one PNG."""
+    grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2).clamp(0, 1)
+    Image.fromarray((grid.permute(1, 2, 0).float().numpy() * 255).round().astype(np.uint8)).save(path)
+
+
+class VaeStage:
+    """Trains the VAE on crops: half on grey, the rest on padded colour and on backgrounds."""
+
+    def __init__(self, data: Path, crop: int = 64, vae: nn.Module | None = None) -> None:
+        self.vae = (vae or new_vae()).to(memory_format=torch.channels_last)
+        self.modules = {"vae": self.vae}
+        self.icons = icons_tensor(IconSet.load(data, held_out=False))
+        self.checks = icons_tensor(IconSet.load(data, held_out=True))
+        self.crop = crop
+
+    def pictures(self, count: int, generator: Generator) -> Tensor:
+        """Draw training pictures, [count, 3, S, S] in [0, 1]."""
+        rgba = draw_icons(self.icons, count, generator)
+        size = rgba.shape[-1]
+        soft = max(1, count // 8)
+        rgba[:soft] = translucent(generator, size, soft)
+        grey = premultiply_grey(rgba)
+        pads = rgba[:, :3]
+        scenes = torch.stack([background(generator, size) for _ in range(count)])
+        blends = rgba[:, :3] * rgba[:, 3:] + scenes * (1 - rgba[:, 3:])
+        choice = uniform(generator, count, 1, 1, 1)
+        return torch.where(choice < 0.55, grey, torch.where(choice < 0.7, pads, blends))
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+        """L1 + MSE + multi-scale gradients + a little KL, on random crops aligned to latent cells."""
+        full = self.pictures(batch // 2, generator)
+        crops = []
+        for picture in full.repeat_interleave(2, dim=0):
+            top, left = (8 * pick(generator, (full.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
+            crops.append(picture[:, top : top + self.crop, left : left + self.crop])
+        target = torch.stack(crops) * 2 - 1
+        target = target.to(memory_format=torch.channels_last)
+        posterior = self.vae.encode(target).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        mse = F.mse_loss(decoded, target)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        loss = F.l1_loss(decoded, target) + mse + multiscale_gradient(decoded, target) + KL_WEIGHT * kl
+        # Flat colour is what this VAE learns last, so mean colours of 8 px cells count extra.
+        loss = loss + F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(target, 8))
+        return loss, {"mse_db": float(-10 * torch.log10(mse.detach() / 4)), "kl": float(kl.detach())}
+
+    def sample(self, path: Path) -> None:
+        """Held-out icons on grey and their reconstructions."""
+        shown = premultiply_grey(self.checks[:: max(1, len(self.checks) // 10)][:10].float() / 255)
+        decoded = self.vae.decode(self.vae.encode(shown * 2 - 1).latent_dist.mean).sample / 2 + 0.5
+        save_grid(path, [shown, decoded])
