@@ -7,23 +7,23 @@ the known grey, part of the training pictures have grey subjects, holes or soft 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
+from lib_layerdiffusion.networks.transparent_decoder import TransparentDecoder
+from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
-from lib_layerdiffusion.training.transparent_networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, multiscale_gradient, save_grid
 
-ENCODER_WIDTHS = (16, 16, 32, 32, 64, 64, 96, 96)
+ENCODER_WIDTHS = (16, 32, 64, 96)
 DECODER_WIDTHS = (16, 32, 48, 64, 80)
 # The share of training pictures of each kind; the rest are plain icons.
 GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.2, 0.15, 0.2
 DROP_SHARE = 0.3
 # How far a unit offset moves the latent while training, in latent units; folded into E's last layer on export.
 OFFSET_REACH = 0.5
-IDENTITY_WEIGHT, OFFSET_WEIGHT = 1.0, 0.02
-LATENT_NOISE = 0.05
+IDENTITY_WEIGHT, OFFSET_WEIGHT = 1.0, 0.01
+LATENT_NOISE = 0.1
 
 
 def greyed(rgba: Tensor, generator: Generator) -> Tensor:
@@ -57,7 +57,8 @@ class TransparencyStage:
     def __init__(self, data: Path, vae: nn.Module, crop: int = 96) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
         self.encoder = TransparentEncoder(ENCODER_WIDTHS).to(memory_format=torch.channels_last)
-        self.decoder = TransparentDecoder(DECODER_WIDTHS).to(memory_format=torch.channels_last)
+        self.decoder = TransparentDecoder(DECODER_WIDTHS, layers=1, attention_levels=1)
+        self.decoder.to(memory_format=torch.channels_last)
         self.modules = {"encoder": self.encoder, "decoder": self.decoder}
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
