@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
-from lib_layerdiffusion.training.text import new_text_encoder, prompt, write_tokenizer
+from lib_layerdiffusion.training.text import demo_words, new_text_encoder, prompt, write_tokenizer
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
 
 UNET_CONFIG: dict[str, Any] = {
@@ -37,7 +37,9 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": True,
 }
 EMPTY_TEXT_SHARE = 0.1
-SCENE_SHARE = 0.12
+SCENE_SHARE = 0.07
+# How often each variant of `augmented` is drawn: as it is, mirrored, shifted, both.
+VARIANT_SHARES = (0.6, 0.2, 0.2, 0.0)
 
 
 def new_unet(in_channels: int = 4) -> nn.Module:
@@ -73,14 +75,17 @@ def encode(vae: nn.Module, pictures: Tensor) -> Tensor:
     return torch.cat(means)
 
 
-def velocity_loss(unet: nn.Module, alphas: Tensor, latents: Tensor, text: Tensor, generator: Generator) -> Tensor:
-    """Mean squared error of the predicted velocity at a random time of each latent."""
+def velocity_loss(
+    unet: nn.Module, alphas: Tensor, latents: Tensor, text: Tensor, generator: Generator, *, prediction: str = "v_prediction"
+) -> Tensor:
+    """Mean squared error of the predicted velocity (or, for `prediction` "epsilon", noise) at random times."""
     times = torch.randint(len(alphas), (len(latents),), generator=generator)
     noise = torch.randn(latents.shape, generator=generator)
     signal = alphas[times].sqrt()[:, None, None, None]
     sigma = (1 - alphas[times]).sqrt()[:, None, None, None]
     noisy = (signal * latents + sigma * noise).to(memory_format=torch.channels_last)
-    return F.mse_loss(unet(noisy, times, text).sample.float(), signal * noise - sigma * latents)
+    target = noise if prediction == "epsilon" else signal * noise - sigma * latents
+    return F.mse_loss(unet(noisy, times, text).sample.float(), target)
 
 
 class TextSide:
@@ -123,7 +128,7 @@ class BaseStage:
         self.vae = vae.requires_grad_(requires_grad=False).eval()
         self.subjects = subjects
         self.unet = new_unet().to(memory_format=torch.channels_last)
-        tokenizer = write_tokenizer(folder / "tokenizer", subjects)
+        tokenizer = write_tokenizer(folder / "tokenizer", tuple(dict.fromkeys((*subjects, *demo_words()))))
         self.text = TextSide(tokenizer, new_text_encoder(tokenizer))
         self.modules = {"unet": self.unet, "text_encoder": self.text.encoder}
         icons = IconSet.load(data, style="3d").only(list(subjects))
@@ -159,7 +164,8 @@ class BaseStage:
                 latents.append(self.blends[row])
                 scene = list(BACKGROUNDS)[int(self.kinds[row])]
             else:
-                row = pick(generator, len(self.grey))
+                variant = int(torch.multinomial(torch.tensor(VARIANT_SHARES), 1, generator=generator))
+                row = variant * len(self.subjects) + pick(generator, len(self.subjects))
                 latents.append(self.grey[row])
             subject = self.subjects[int(self.rows[row % len(self.rows)])]
             words = prompt(subject, generator, scene)

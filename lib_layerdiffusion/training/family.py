@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,7 +13,7 @@ from lib_layerdiffusion.training.base import BaseStage, TextSide, new_scheduler,
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents, published_keys
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, load_average
-from lib_layerdiffusion.training.text import demo_subjects, new_text_encoder, write_tokenizer
+from lib_layerdiffusion.training.text import demo_subjects, demo_words, new_text_encoder, write_tokenizer
 from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.vae import VaeStage, icons_tensor, new_vae
 
@@ -24,23 +25,52 @@ class Workshop:
     data: Path
     runs: Path
     subjects: tuple[str, ...] = demo_subjects()
+    pipeline: Path | None = None
+    """An SD1.5-style diffusers folder whose VAE, UNet and text encoder take the place of the first two stages."""
 
     def vae(self) -> nn.Module:
-        """The trained VAE, frozen."""
+        """The VAE, frozen: the pipeline's or the trained one."""
+        if self.pipeline is not None:
+            from diffusers import AutoencoderKL
+
+            vae = AutoencoderKL.from_pretrained(self.pipeline, subfolder="vae").float()
+            return vae.requires_grad_(requires_grad=False).eval()
         vae = new_vae()
         load_average(self.runs / "vae", {"vae": vae})
         return vae.requires_grad_(requires_grad=False).eval()
 
     def base(self) -> tuple[nn.Module, TextSide, float]:
-        """The trained UNet and text side, frozen, and the scaling factor of its latents."""
+        """The UNet and text side, frozen, and the scaling factor of their latents."""
+        if self.pipeline is not None:
+            return self._pipeline_base(self.pipeline)
         folder = self.runs / "base"
-        tokenizer = write_tokenizer(folder / "tokenizer", self.subjects)
+        tokenizer = write_tokenizer(folder / "tokenizer", tuple(dict.fromkeys((*self.subjects, *demo_words()))))
         unet, encoder = new_unet(), new_text_encoder(tokenizer)
         load_average(folder, {"unet": unet, "text_encoder": encoder})
         scale = float(torch.load(folder / "latents.pt", weights_only=True)["scale"])
         for module in (unet, encoder):
             module.requires_grad_(requires_grad=False).eval()
         return unet.to(memory_format=torch.channels_last), TextSide(tokenizer, encoder), scale
+
+    def _pipeline_base(self, folder: Path) -> tuple[nn.Module, TextSide, float]:
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").float()
+        encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").float()
+        for module in (unet, encoder):
+            module.requires_grad_(requires_grad=False).eval()
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        scale = float(AutoencoderKL.load_config(folder, subfolder="vae").get("scaling_factor", 0.18215))
+        return unet, TextSide(tokenizer, encoder), scale
+
+    def scheduler(self) -> Any:
+        """The noise schedule to train on: the pipeline's or the family's."""
+        if self.pipeline is None:
+            return new_scheduler()
+        from diffusers import DDIMScheduler
+
+        return DDIMScheduler.from_pretrained(self.pipeline, subfolder="scheduler")
 
     def transparency(self) -> TransparencyStage:
         """Encoder and decoder as trained, with the VAE."""
@@ -59,7 +89,9 @@ class Workshop:
     def layer(self, method: str) -> LayerStage:
         """A layer stage with fresh changes on the base."""
         unet, text, scale = self.base()
-        return LayerStage(RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
+        stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
+        stage.use_schedule(self.scheduler())
+        return stage
 
     def train(self, stage_name: str, settings: LoopSettings) -> None:
         """Run one stage (`vae`, `base`, `transparency` or a layer method) to the end of its budget."""

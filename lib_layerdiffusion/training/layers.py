@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -159,7 +160,12 @@ class LayerStage:
         text.encoder.requires_grad_(requires_grad=False)
         self.changes = add_changes(unet, recipe)
         self.modules = {key.replace(".", "_"): change for key, change in self.changes.items()}
-        self.alphas = new_scheduler().alphas_cumprod
+        self.use_schedule(new_scheduler())
+
+    def use_schedule(self, scheduler: Any) -> None:
+        """Train on another noise schedule and prediction type than the family's own."""
+        self.alphas = scheduler.alphas_cumprod
+        self.prediction = str(scheduler.config.prediction_type)
 
     def words(self, row: int, generator: Generator) -> str:
         """The training prompt of a pair."""
@@ -179,7 +185,7 @@ class LayerStage:
         with torch.no_grad():
             text = self.text([self.words(int(row), generator) for row in rows])
         unet = Conditioned(self.unet, conditions)
-        return velocity_loss(unet, self.alphas, target, text, generator), {}
+        return velocity_loss(unet, self.alphas, target, text, generator, prediction=self.prediction), {}
 
     def sample(self, path: Path) -> None:
         """Nothing to draw here: layers are judged by `evaluate`."""

@@ -17,10 +17,17 @@ _END = "</w>"
 
 
 @lru_cache
-def demo_subjects() -> tuple[str, ...]:
-    """The subjects of the bundled family, as slugs; see `demo_subjects.txt` beside this file."""
+def demo_words() -> tuple[str, ...]:
+    """Every name that the bundled family's tokenizer has words for, as slugs, the trained subjects first."""
     text = resources.files("lib_layerdiffusion.training").joinpath("demo_subjects.txt").read_text()
-    return tuple(text.split())
+    return tuple(word for word in text.split() if word != "---")
+
+
+@lru_cache
+def demo_subjects() -> tuple[str, ...]:
+    """The subjects that the bundled family is trained on: those above the line in `demo_subjects.txt`."""
+    text = resources.files("lib_layerdiffusion.training").joinpath("demo_subjects.txt").read_text()
+    return tuple(text.split("---", maxsplit=1)[0].split())
 
 
 def prompt(subject: str, generator: Generator, scene: str | None = None) -> str:

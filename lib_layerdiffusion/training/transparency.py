@@ -20,6 +20,7 @@ DECODER_WIDTHS = (16, 32, 48, 64, 80)
 # The share of training pictures of each kind; the rest are plain icons.
 GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.2, 0.15, 0.2
 DROP_SHARE = 0.3
+WHOLE_EVERY = 8
 # How far a unit offset moves the latent while training, in latent units; folded into E's last layer on export.
 OFFSET_REACH = 0.5
 IDENTITY_WEIGHT, OFFSET_WEIGHT = 1.0, 0.01
@@ -54,11 +55,14 @@ def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
 class TransparencyStage:
     """Trains E and D together on a frozen VAE."""
 
-    def __init__(self, data: Path, vae: nn.Module, crop: int = 96) -> None:
+    def __init__(self, data: Path, vae: nn.Module, crop: int = 64) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
-        self.encoder = TransparentEncoder(ENCODER_WIDTHS).to(memory_format=torch.channels_last)
-        self.decoder = TransparentDecoder(DECODER_WIDTHS, layers=1, attention_levels=1)
+        self.encoder = TransparentEncoder(widths=ENCODER_WIDTHS).to(memory_format=torch.channels_last)
+        self.decoder = TransparentDecoder(channels=DECODER_WIDTHS, layers=1, attention_levels=1)
         self.decoder.to(memory_format=torch.channels_last)
+        # A fresh encoder is the identity: no offset.
+        torch.nn.init.zeros_(self.encoder.blocks[-1].weight)
+        torch.nn.init.zeros_(self.encoder.blocks[-1].bias)
         self.modules = {"encoder": self.encoder, "decoder": self.decoder}
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
@@ -75,8 +79,10 @@ class TransparencyStage:
         rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
         special = grey + hole + soft
         rgba[grey + hole : special] = translucent(generator, rgba.shape[-1], soft)
-        top, left = (8 * pick(generator, (rgba.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
-        rgba = rgba[:, :, top : top + self.crop, left : left + self.crop].contiguous(memory_format=torch.channels_last)
+        # Small crops give more steps; a whole picture now and then keeps the normalisation right for use.
+        crop = rgba.shape[-1] if pick(generator, WHOLE_EVERY) == 0 else self.crop
+        top, left = (8 * pick(generator, (rgba.shape[-1] - crop) // 8 + 1) for _ in range(2))
+        rgba = rgba[:, :, top : top + crop, left : left + crop].contiguous(memory_format=torch.channels_last)
         # Only plain icons can be told from their background without the offset; the others would teach guessing.
         plain = torch.arange(count)[:, None, None, None] >= special
         share = min(1.0, DROP_SHARE * count / max(count - special, 1))

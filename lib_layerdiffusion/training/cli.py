@@ -1,0 +1,115 @@
+"""Command-line registration of the recipe: `layerdiffusion train <stage>` and `layerdiffusion evaluate`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+STAGES = ("vae", "base", "transparency")
+DEFAULTS: dict[str, dict[str, float]] = {
+    "vae": {"batch": 16, "learning_rate": 2e-3, "warmup": 100, "ema_decay": 0.999},
+    "base": {"batch": 32, "learning_rate": 1e-3, "warmup": 200, "ema_decay": 0.998},
+    "transparency": {"batch": 12, "learning_rate": 1.5e-3, "warmup": 100, "ema_decay": 0.997},
+    "layer": {"batch": 32, "learning_rate": 2e-3, "warmup": 50, "ema_decay": 0.99, "weight_decay": 0.0},
+}
+
+
+def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Register `train` (data, vae, base, transparency, layer, export) and `evaluate`.
+
+    Each parsed namespace carries `run`, a function that takes the namespace and returns an exit code.
+    """
+    train = subparsers.add_parser("train", help="train a family of your own, stage by stage")
+    stages = train.add_subparsers(dest="stage", required=True)
+
+    data = stages.add_parser("data", help="build the data set from the icon packages")
+    data.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    data.add_argument("--fetch", action="store_true", help="download the packages with npm first")
+    data.add_argument("--size", type=int, default=128, help="pixels a side")
+    data.set_defaults(run=_run_data)
+
+    for name in (*STAGES, "layer"):
+        stage = stages.add_parser(name, help=f"train the {name} stage; starts again where it was stopped")
+        _add_folders(stage)
+        length = stage.add_mutually_exclusive_group(required=True)
+        length.add_argument("--minutes", type=float, help="train for this long, over all resumptions")
+        length.add_argument("--steps", type=int, help="train for this many steps")
+        stage.add_argument("--batch", type=int, help="pictures a step")
+        stage.add_argument("--learning-rate", type=float)
+        stage.add_argument("--seed", type=int, default=0)
+        stage.add_argument("--threads", type=int, default=2)
+        stage.add_argument("--no-bf16", action="store_true", help="compute in single precision")
+        if name == "layer":
+            stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
+        stage.set_defaults(run=_run_stage, name=name)
+
+    export = stages.add_parser("export", help="write the trained family as a diffusers folder with layer files")
+    _add_folders(export)
+    export.add_argument("--to", type=Path, required=True, help="target folder, such as models/demo")
+    export.set_defaults(run=_run_export)
+
+    evaluate = subparsers.add_parser("evaluate", help="measure an exported family and print the table")
+    evaluate.add_argument("--family", type=Path, default=Path("models/demo"), help="the exported family")
+    evaluate.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures")
+    evaluate.add_argument("--seeds", type=int, default=4, help="pictures a subject")
+    evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures here")
+    evaluate.set_defaults(run=_run_evaluate)
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of checkpoints, one subfolder a stage")
+    parser.add_argument("--pipeline", type=Path, help="train for this SD1.5-style diffusers folder, not a new family")
+
+
+def _workshop(arguments: argparse.Namespace) -> Any:
+    from lib_layerdiffusion.training.family import Workshop
+
+    return Workshop(arguments.data, arguments.runs, pipeline=arguments.pipeline)
+
+
+def _run_data(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.training import data
+
+    if arguments.fetch:
+        data.fetch_packages(arguments.data)
+    count = data.build(arguments.data, arguments.size)
+    print(f"{count} pictures in {arguments.data}")
+    return 0
+
+
+def _run_stage(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.errors import SettingsError
+    from lib_layerdiffusion.training.layers import RECIPES
+    from lib_layerdiffusion.training.loop import LoopSettings
+
+    stage = arguments.method if arguments.name == "layer" else arguments.name
+    if arguments.name == "layer" and stage not in RECIPES:
+        raise SettingsError(f'There is no recipe for the method "{stage}"; take one of {", ".join(RECIPES)}.')
+    options: dict[str, Any] = dict(DEFAULTS[arguments.name])
+    given = {"batch": arguments.batch, "learning_rate": arguments.learning_rate}
+    options.update({key: value for key, value in given.items() if value is not None})
+    settings = LoopSettings(
+        arguments.runs / stage, steps=arguments.steps, minutes=arguments.minutes, seed=arguments.seed,
+        threads=arguments.threads, bf16=not arguments.no_bf16, **options,
+    )  # fmt: skip
+    _workshop(arguments).train(stage, settings)
+    return 0
+
+
+def _run_export(arguments: argparse.Namespace) -> int:
+    _workshop(arguments).export(arguments.to)
+    return 0
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.training import evaluate
+
+    family = evaluate.Family.load(arguments.family)
+    figures: dict[str, float] = {}
+    if arguments.data:
+        figures |= evaluate.reconstruction_figures(family, arguments.data)
+    figures |= evaluate.text_figures(family, arguments.data, arguments.seeds, arguments.sheet)
+    if arguments.data:
+        figures |= evaluate.layer_figures(family, arguments.data)
+    print(evaluate.table(figures))
+    return 0
