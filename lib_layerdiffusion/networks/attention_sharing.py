@@ -1,7 +1,8 @@
 """Attention sharing: units around a UNet's attention layers through which the frames of one picture see each other.
 
-A frame is a layer of the picture (foreground, background, blended); rows of the batch are frames of consecutive pictures.
-Module names are those of the published SD1.5 files. The units never own or change the UNet's layers: they are handed in.
+A frame is a layer of the picture (foreground, background, blended); rows of the batch are frames of consecutive
+pictures. Module names are those of the published SD1.5 files. The units never own or change the UNet's layers: they are
+handed in.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class SharingRun:
         """`make()`, computed anew only when `source` is another tensor or was written to; not kept under autograd."""
         if torch.is_grad_enabled():
             return make()
-        version = 0 if source.is_inference() else source._version  # noqa: SLF001 - torch's own way to see a write
+        version = 0 if source.is_inference() else source._version
         state = (source, version, source.device, source.dtype)
         kept = self._kept.get(key)
         if kept is None or kept[0][0] is not source or kept[0][1:] != state[1:]:  # type: ignore[index]
@@ -317,11 +318,9 @@ class AttentionSharing(nn.Module):
             WeightsError: they are no attention-sharing file's; the message names keys that differ.
         """
         unit = "hookers.layers.{}.to_{}_lora.0.down.weight"
-        count = count_indices(state_dict, r"hookers\.layers\.(\d+)\.")
-        frames = count_indices(state_dict, r"hookers\.layers\.0\.to_q_lora\.(\d+)\.")
+        count = count_indices(state_dict, "hookers.layers.")
+        frames = count_indices(state_dict, "hookers.layers.0.to_q_lora.")
         try:
-            if not count or not frames:
-                raise KeyError(unit.format(0, "q"))
             rank = state_dict[unit.format(0, "q")].shape[0]
             widths = []
             for index in range(count):
@@ -336,7 +335,9 @@ class AttentionSharing(nn.Module):
             raise WeightsError(
                 f"The file is no attention-sharing file: {missing} is missing; fetch it again."
             ) from None
-        sizes = count_indices(state_dict, r"kwargs_encoder\.blocks_(\d+)\.")
-        with torch.device("meta"):
-            module = cls(widths, frames=frames, rank=rank, condition_channels=channels, condition_sizes=sizes)
-        return load_strictly(module, state_dict, "attention-sharing file")
+        sizes = count_indices(state_dict, "kwargs_encoder.blocks_")
+
+        def build() -> AttentionSharing:
+            return cls(widths, frames=frames, rank=rank, condition_channels=channels, condition_sizes=sizes)
+
+        return load_strictly(build, state_dict, "attention-sharing file")

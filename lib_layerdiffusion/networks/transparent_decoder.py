@@ -1,214 +1,296 @@
-"""The latent-transparency decoder: (pixels, latent) -> alpha and colour.
+"""The transparency decoder: a U-Net that reads alpha and true colour out of a picture and its latent.
 
-A U-Net over RGB pixels into which the latent enters at an eighth of the size (arXiv 2402.17113, section 3.1 and
-appendix). Module names are those of the published state dict.
+"Transparent Image Layer Diffusion using Latent Transparency" (Zhang & Agrawala, 2024), section 3.1 and appendix; names
+and shapes are those of the published state dict.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
-from torch.nn import functional
 
-from lib_layerdiffusion.errors import WeightsError
-from lib_layerdiffusion.networks.loading import count_indices, load_strictly
+from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
 
 PUBLISHED_CHANNELS = (32, 32, 64, 128, 256, 512, 512)
-NORM_GROUPS = 4
-HEAD_CHANNELS = 8
-LATENT_LEVEL = 3
-"""The latent has an eighth of the picture's size: three halvings."""
+OUTPUT_CHANNELS = 4
+"""Alpha, red, green, blue."""
+
+_NAME = "transparency decoder"
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
+class ResnetBlock(nn.Module):
+    """Two normalised 3x3 convolutions beside a shortcut: [B, width_in, H, W] -> [B, width_out, H, W]."""
 
-
-class ResidualLayer(nn.Module):
-    """Two normalised convolutions beside a shortcut, [B, C_in, H, W] -> [B, C_out, H, W]."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, width_in: int, width_out: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = _norm(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = _norm(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else None
+        self.norm1 = nn.GroupNorm(groups, width_in)
+        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, width_out)
+        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the layer; activations are computed in place where nothing else reads them."""
-        hidden = self.conv1(functional.silu(self.norm1(x), inplace=True))
-        hidden = self.conv2(functional.silu(self.norm2(hidden), inplace=True))
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = self.conv1(_normalised_silu(self.norm1, x))
+        h = self.conv2(_normalised_silu(self.norm2, h))
+        return h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
-class PixelAttention(nn.Module):
-    """Self-attention over all positions with eight channels a head, beside its input, [B, C, H, W] -> same."""
+class AttentionBlock(nn.Module):
+    """Self-attention over all positions, added to its input: [B, C, H, W] -> [B, C, H, W]."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, width: int, head_width: int, groups: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // HEAD_CHANNELS)
-        self.group_norm = _norm(channels)
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.head_width = head_width
+        self.group_norm = nn.GroupNorm(groups, width)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend over the H * W positions."""
-        batch, channels, height, width = x.shape
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        batch, width, height, columns = x.shape
+        # A view where the memory format is channels_last: no transposing copy.
+        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
         q, k, v = (
-            layer(tokens).view(batch, -1, self.heads, channels // self.heads).transpose(1, 2)
-            for layer in (self.to_q, self.to_k, self.to_v)
+            project(tokens).view(batch, height * columns, -1, self.head_width).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
         )
-        attended = functional.scaled_dot_product_attention(q, k, v)
-        tokens = self.to_out[0](attended.transpose(1, 2).reshape(batch, -1, channels))
-        return x + tokens.transpose(1, 2).reshape(batch, channels, height, width)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, height * columns, width)
+        out = self.to_out[0](attended).view(batch, height, columns, width).permute(0, 3, 1, 2)
+        return out.add_(x)
 
 
-class Resample(nn.Module):
-    """A 3x3 convolution that halves (stride 2) or, after doubling by nearest neighbour, keeps the size."""
+class Downsample(nn.Module):
+    """Halve both sides: [B, C, H, W] -> [B, C, H/2, W/2]."""
 
-    def __init__(self, channels: int, *, down: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.down = down
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2 if down else 1, padding=1)
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> half or double the height and width."""
-        return self.conv(x if self.down else functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(x)
 
 
-class DownBlock(nn.Module):
-    """Residual layers, each followed by attention on deep levels, then a halving except on the last level."""
+class Upsample(nn.Module):
+    """Double both sides: [B, C, H, W] -> [B, C, 2H, 2W]."""
 
-    def __init__(self, channels_in: int, channels_out: int, layers: int, *, attention: bool, resample: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        widths = [channels_in] + [channels_out] * (layers - 1)
-        self.resnets = nn.ModuleList(ResidualLayer(width, channels_out) for width in widths)
-        self.attentions = nn.ModuleList(PixelAttention(channels_out) for _ in range(layers if attention else 0))
-        self.downsamplers = nn.ModuleList([Resample(channels_out, down=True)] if resample else [])
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Every intermediate result, in order; the last one goes on, all of them return on the way up."""
-        results: list[Tensor] = []
-        for index, layer in enumerate(self.resnets):
-            x = layer(x)
-            if len(self.attentions):
-                x = self.attentions[index](x)
-            results.append(x)
-        for layer in self.downsamplers:
-            x = layer(x)
-            results.append(x)
-        return results
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class UpBlock(nn.Module):
-    """Residual layers over what the way down kept, then a doubling except on the last level."""
+class _Level(nn.Module):
+    """One resolution of the U-Net, down or up: residual layers, attention after each where `head_width` is given."""
 
-    def __init__(self, widths: Sequence[int], channels_out: int, *, attention: bool, resample: bool) -> None:
+    def __init__(self, widths_in: Sequence[int], width: int, head_width: int | None, groups: int) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResidualLayer(width, channels_out) for width in widths)
-        self.attentions = nn.ModuleList(PixelAttention(channels_out) for _ in (widths if attention else ()))
-        self.upsamplers = nn.ModuleList([Resample(channels_out, down=False)] if resample else [])
+        self.resnets = nn.ModuleList([ResnetBlock(width_in, width, groups) for width_in in widths_in])
+        self.attentions: nn.ModuleList | None = None
+        if head_width is not None:
+            self.attentions = nn.ModuleList([AttentionBlock(width, head_width, groups) for _ in widths_in])
+
+    def layer(self, index: int, x: Tensor) -> Tensor:
+        x = self.resnets[index](x)
+        return x if self.attentions is None else self.attentions[index](x)
+
+
+class DownLevel(_Level):
+    """[B, width_in, H, W] -> [B, width, H/2, W/2] (H, W at the last level); keeps every result for the way up."""
+
+    def __init__(
+        self, width_in: int, width: int, layers: int, head_width: int | None, groups: int, *, last: bool
+    ) -> None:
+        super().__init__([width_in] + [width] * (layers - 1), width, head_width, groups)
+        self.downsamplers = None if last else nn.ModuleList([Downsample(width)])
 
     def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
-        """Consume one kept result per layer from the end of `kept`."""
-        for index, layer in enumerate(self.resnets):
-            x = layer(torch.cat([x, kept.pop()], dim=1))
-            if len(self.attentions):
-                x = self.attentions[index](x)
-        for layer in self.upsamplers:
-            x = layer(x)
+        for index in range(len(self.resnets)):
+            x = self.layer(index, x)
+            kept.append(x)
+        if self.downsamplers is not None:
+            x = self.downsamplers[0](x)
+            kept.append(x)
         return x
 
 
-class MiddleBlock(nn.Module):
-    """Residual layer, attention, residual layer on the smallest level."""
+class UpLevel(_Level):
+    """[B, width_in, H, W] -> [B, width, 2H, 2W] (H, W at the last level); takes the kept results off the list."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.attentions = nn.ModuleList([PixelAttention(channels)])
-        self.resnets = nn.ModuleList([ResidualLayer(channels, channels), ResidualLayer(channels, channels)])
+    def __init__(
+        self, widths_in: Sequence[int], width: int, head_width: int | None, groups: int, *, last: bool
+    ) -> None:
+        super().__init__(widths_in, width, head_width, groups)
+        self.upsamplers = None if last else nn.ModuleList([Upsample(width)])
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+        for index in range(len(self.resnets)):
+            x = self.layer(index, torch.cat([x, kept.pop()], dim=1))
+        return x if self.upsamplers is None else self.upsamplers[0](x)
+
+
+class MiddleLevel(_Level):
+    """Residual layer, attention, residual layer at the lowest resolution: [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(self, width: int, head_width: int, groups: int) -> None:
+        super().__init__([width, width], width, None, groups)
+        self.attentions = nn.ModuleList([AttentionBlock(width, head_width, groups)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> same."""
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        return self.resnets[1](self.layer(0, x))
 
 
 class TransparentDecoder(nn.Module):
-    """Reads alpha and colour out of a decoded picture and the latent that it was decoded from.
+    """Pixels and latent in, alpha and straight (not premultiplied) colour out.
 
-    channels: width of every level; each level but the last halves the picture. layers: residual layers a level (one
-    more on the way up). attention_levels: how many of the deepest levels have attention. Without arguments the network
-    is the published one (104,104,804 parameters).
+    channels: width of each level, finest first. layers: residual layers a level on the way down, one more on the way
+    up. attention_levels: how many of the deepest levels have attention. head_width: channels an attention head.
+    groups: of every GroupNorm. latent_channels: of the latent. latent_level: the down level before which the latent is
+    added, so that pixels have 2**latent_level times the latent's size. Without arguments: the published architecture.
+
+    Raises:
+        ValueError: the numbers do not make a network.
     """
 
     def __init__(
-        self, channels: Sequence[int] = PUBLISHED_CHANNELS, *, layers: int = 2, attention_levels: int = 3
+        self,
+        *,
+        channels: Sequence[int] = PUBLISHED_CHANNELS,
+        layers: int = 2,
+        attention_levels: int = 3,
+        head_width: int = 8,
+        groups: int = 4,
+        latent_channels: int = 4,
+        latent_level: int = 3,
     ) -> None:
         super().__init__()
         levels = len(channels)
-        self.size_multiple = 2 ** (levels - 1)
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
-        self.latent_conv_in = nn.Conv2d(4, channels[LATENT_LEVEL - 1], 1)
+        if not 0 < latent_level < levels or not 0 <= attention_levels <= levels or layers < 1:
+            raise ValueError(
+                f"latent_level must lie inside the {levels} levels, attention_levels must not exceed them, "
+                f"and a level needs a layer; got {latent_level=}, {attention_levels=}, {layers=}"
+            )
+        if any(width % groups for width in channels) or any(width % head_width for width in channels[-1:]):
+            raise ValueError(f"{groups=} and {head_width=} must divide the widths {tuple(channels)}")
+        self.channels = tuple(channels)
+        self.latent_channels = latent_channels
+        self.latent_level = latent_level
+        heads = [head_width if level >= levels - attention_levels else None for level in range(levels)]
         before = [channels[0], *channels[:-1]]
-        attention = [level >= levels - attention_levels for level in range(levels)]
+        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.latent_conv_in = nn.Conv2d(latent_channels, channels[latent_level - 1], 1)
         self.down_blocks = nn.ModuleList(
-            DownBlock(before[i], channels[i], layers, attention=attention[i], resample=i < levels - 1)
-            for i in range(levels)
+            [
+                DownLevel(before[level], channels[level], layers, heads[level], groups, last=level == levels - 1)
+                for level in range(levels)
+            ]
         )
-        self.mid_block = MiddleBlock(channels[-1])
+        self.mid_block = MiddleLevel(channels[-1], head_width, groups)
+        kept = _kept_widths(channels, layers)
         self.up_blocks = nn.ModuleList()
-        width = channels[-1]
+        width_in = channels[-1]
         for level in reversed(range(levels)):
-            kept = [channels[level]] * layers + [before[level]]
-            widths = [(width if i == 0 else channels[level]) + skip for i, skip in enumerate(kept)]
-            self.up_blocks.append(UpBlock(widths, channels[level], attention=attention[level], resample=level > 0))
-            width = channels[level]
-        self.conv_norm_out = _norm(channels[0])
-        self.conv_out = nn.Conv2d(channels[0], 4, 3, padding=1)
+            widths_in = [width + kept.pop() for width in [width_in] + [channels[level]] * layers]
+            self.up_blocks.append(UpLevel(widths_in, channels[level], heads[level], groups, last=level == 0))
+            width_in = channels[level]
+        self.conv_norm_out = nn.GroupNorm(groups, channels[0])
+        self.conv_out = nn.Conv2d(channels[0], OUTPUT_CHANNELS, 3, padding=1)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of the pixels must be multiples of this."""
+        return 2 ** (len(self.channels) - 1)
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels a latent position, along one side."""
+        return 2**self.latent_level
+
+    @property
+    def activations_per_pixel(self) -> int:
+        """About how many numbers one pass holds at its peak, for each pixel (322 measured for the published network).
+
+        The results kept for the way up, each at its own resolution, and six maps of the finest level, where it peaks.
+        """
+        layers = len(self.down_blocks[0].resnets)  # pyright: ignore[reportArgumentType]
+        kept = self.channels[0]
+        for level, width in enumerate(self.channels):
+            kept += width * layers / 4**level + (width / 4 ** (level + 1) if level < len(self.channels) - 1 else 0)
+        return round(kept) + 6 * self.channels[0]
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> TransparentDecoder:
-        """Build the network whose keys and shapes these are, of any size, and load them.
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        *,
+        head_width: int = 8,
+        groups: int = 4,
+        latent_level: int = 3,
+    ) -> TransparentDecoder:
+        """Read the architecture from keys and shapes and load strictly.
+
+        head_width, groups, latent_level: not to be seen in shapes; the defaults are the published ones.
 
         Raises:
-            WeightsError: they are no transparency decoder's; the message names keys that differ.
+            WeightsError: the file is another network's, or incomplete; the message names keys.
         """
-        levels = count_indices(state_dict, r"down_blocks\.(\d+)\.")
-        layers = count_indices(state_dict, r"down_blocks\.0\.resnets\.(\d+)\.")
-        with_attention = {match[1] for key in state_dict if (match := re.match(r"down_blocks\.(\d+)\.attentions", key))}
-        try:
-            widths = [state_dict[f"down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)]
-        except KeyError as missing:
-            raise WeightsError(f"The file is no transparency decoder: {missing} is missing; fetch it again.") from None
-        if levels <= LATENT_LEVEL:
-            raise WeightsError("The file is no transparency decoder: it has too few levels; fetch it again.")
-        with torch.device("meta"):
-            network = cls(widths, layers=layers, attention_levels=len(with_attention))
-        return load_strictly(network, state_dict, "transparency decoder")
+        levels = count_indices(state_dict, "down_blocks.")
+        channels = [shape_of(state_dict, f"down_blocks.{i}.resnets.0.conv1.weight", 4, _NAME)[0] for i in range(levels)]
+        latent_channels = shape_of(state_dict, "latent_conv_in.weight", 4, _NAME)[1]
+        layers = count_indices(state_dict, "down_blocks.0.resnets.")
+        attention_levels = sum(f"down_blocks.{i}.attentions.0.to_q.weight" in state_dict for i in range(levels))
+
+        def build() -> TransparentDecoder:
+            return cls(
+                channels=channels,
+                layers=layers,
+                attention_levels=attention_levels,
+                head_width=head_width,
+                groups=groups,
+                latent_channels=latent_channels,
+                latent_level=latent_level,
+            )
+
+        return load_strictly(build, state_dict, _NAME)
 
     def forward(self, pixels: Tensor, latent: Tensor) -> Tensor:
-        """Decode one view of a picture.
+        """Decode once.
 
         pixels: [B, 3, H, W] in [0, 1], H and W multiples of `size_multiple` (64). latent: [B, 4, H/8, W/8].
-        Returns [B, 4, H, W]: alpha, red, green, blue, nominally in [0, 1] but unclipped; colour is straight, not
-        premultiplied.
+        Returns [B, 4, H, W]: alpha, red, green, blue, not clipped.
+
+        Raises:
+            ValueError: a size does not fit.
         """
+        height, width = pixels.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(f"height and width must be multiples of {self.size_multiple}, not {height}x{width}")
+        if latent.shape[-2:] != (height // self.latent_factor, width // self.latent_factor):
+            raise ValueError(f"the latent of {height}x{width} pixels cannot have {tuple(latent.shape[-2:])} positions")
         x = self.conv_in(pixels)
         kept = [x]
         for level, block in enumerate(self.down_blocks):
-            if level == LATENT_LEVEL:
-                x = x + self.latent_conv_in(latent)
-            results = block(x)
-            kept.extend(results)
-            x = results[-1]
+            if level == self.latent_level:
+                x = x + self.latent_conv_in(latent)  # not in place: the list keeps the picture alone
+            x = block(x, kept)
         x = self.mid_block(x)
         for block in self.up_blocks:
             x = block(x, kept)
-        return self.conv_out(functional.silu(self.conv_norm_out(x), inplace=True))
+        return self.conv_out(_normalised_silu(self.conv_norm_out, x))
+
+
+def _normalised_silu(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return F.silu(norm(x), inplace=True)
+
+
+def _kept_widths(channels: Sequence[int], layers: int) -> list[int]:
+    """Widths of the results that the way down keeps, in their order: conv_in, then layers and downsampling a level."""
+    kept = [channels[0]]
+    for level, width in enumerate(channels):
+        kept += [width] * (layers + (level < len(channels) - 1))
+    return kept

@@ -1,6 +1,7 @@
-"""The latent-transparency encoder: (alpha, padded colour) -> the offset that hides alpha in a latent.
+"""The transparency encoder: a plain stack of convolutions from RGBA to a latent offset.
 
-arXiv 2402.17113, section 3.1. Module names are those of the published state dict.
+"Transparent Image Layer Diffusion using Latent Transparency" (Zhang & Agrawala, 2024), section 3.1; names and shapes
+are those of the published state dict.
 """
 
 from __future__ import annotations
@@ -10,49 +11,75 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lib_layerdiffusion.errors import WeightsError
-from lib_layerdiffusion.networks.loading import load_strictly
+from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
 
-PUBLISHED_CHANNELS = (32, 64, 128, 256)
+PUBLISHED_WIDTHS = (32, 64, 128, 256)
+
+_NAME = "transparency encoder"
+
+
+def convolution_stack(channels_in: int, widths: Sequence[int]) -> list[nn.Module]:
+    """Two 3x3 convolutions a width with SiLU behind each; every width but the first begins by halving both sides.
+
+    The published encoder and the condition encoder of attention sharing begin with this stack.
+    """
+    stack: list[nn.Module] = []
+    for index, width in enumerate(widths):
+        stack += [nn.Conv2d(channels_in, width, 3, stride=2 if index else 1, padding=1), nn.SiLU(inplace=True)]
+        stack += [nn.Conv2d(width, width, 3, padding=1), nn.SiLU(inplace=True)]
+        channels_in = width
+    return stack
 
 
 class TransparentEncoder(nn.Module):
-    """Nine 3x3 convolutions with SiLU between, three of them of stride 2.
+    """RGBA in, offset of the VAE's latent out.
 
-    channels: widths at full, half, quarter and eighth size. A fresh network is the identity: its last layer is zero.
+    widths: of the pairs of convolutions, finest first; each after the first halves both sides.
+    latent_channels: of the offset. Without arguments: the published architecture (nine convolutions).
     """
 
-    def __init__(self, channels: Sequence[int] = PUBLISHED_CHANNELS) -> None:
+    def __init__(self, *, widths: Sequence[int] = PUBLISHED_WIDTHS, latent_channels: int = 4) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        before = 4
-        for level, width in enumerate(channels):
-            layers += [nn.Conv2d(before, width, 3, stride=2 if level else 1, padding=1), nn.SiLU(inplace=True)]
-            layers += [nn.Conv2d(width, width, 3, padding=1), nn.SiLU(inplace=True)]
-            before = width
-        last = nn.Conv2d(before, 4, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias if last.bias is not None else last.weight)
-        self.blocks = nn.Sequential(*layers, last)
+        self.widths = tuple(widths)
+        last = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
+        self.blocks = nn.Sequential(*convolution_stack(4, widths), last)
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels a latent position, along one side."""
+        return 2 ** (len(self.widths) - 1)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> TransparentEncoder:
-        """Build the network whose keys and shapes these are, of any width, and load them.
+        """Read the architecture from keys and shapes and load strictly.
 
         Raises:
-            WeightsError: they are no transparency encoder's; the message names keys that differ.
+            WeightsError: the file is another network's, or incomplete; the message names keys.
         """
-        try:
-            widths = [state_dict[f"blocks.{4 * level}.weight"].shape[0] for level in range(4)]
-        except KeyError as missing:
-            raise WeightsError(f"The file is no transparency encoder: {missing} is missing; fetch it again.") from None
-        with torch.device("meta"):
-            network = cls(widths)
-        return load_strictly(network, state_dict, "transparency encoder")
+        pairs = (count_indices(state_dict, "blocks.") - 1) // 2
+        widths = [shape_of(state_dict, f"blocks.{4 * pair}.weight", 4, _NAME)[0] for pair in range(max(pairs, 1))]
+        latent_channels = shape_of(state_dict, f"blocks.{4 * len(widths)}.weight", 4, _NAME)[0]
+        return load_strictly(lambda: cls(widths=widths, latent_channels=latent_channels), state_dict, _NAME)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """[B, 4, H, W] alpha, red, green, blue in [0, 1] (colour padded) -> offset [B, 4, H/8, W/8].
+    def forward(self, rgba: Tensor) -> Tensor:
+        """Encode a picture.
 
-        The encoded latent is `mean + std * offset` of the VAE's posterior for the picture flattened on mid-grey.
+        rgba: [B, 4, H, W] alpha, red, green, blue in [0, 1], H and W multiples of 8. Returns [B, 4, H/8, W/8].
+
+        Raises:
+            ValueError: a size does not fit.
         """
-        return self.blocks(picture)
+        if rgba.shape[-2] % self.latent_factor or rgba.shape[-1] % self.latent_factor:
+            raise ValueError(
+                f"height and width must be multiples of {self.latent_factor}, not {tuple(rgba.shape[-2:])}"
+            )
+        result: Tensor = self.blocks(rgba)
+        return result
+
+
+def zero_last_convolution(encoder: TransparentEncoder) -> None:
+    """Make a fresh encoder's offset zero, so that training starts from the VAE as it is (paper section 3.1)."""
+    last = encoder.blocks[-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.zero_()

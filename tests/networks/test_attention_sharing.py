@@ -1,0 +1,156 @@
+"""Attention sharing against the reference's results, and what frames, weight and contexts mean."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lib_layerdiffusion.errors import InputError, WeightsError
+from lib_layerdiffusion.networks.attention_sharing import (
+    AttentionSharing,
+    ConditionEncoder,
+    SharingRun,
+    SharingUnit,
+    is_plain_linear,
+)
+from tests.golden import expected, filled, relative_error, rgba, tensor
+
+CASES = [(1, False), (2, False), (3, False), (2, True)]
+
+
+class BaseAttention(nn.Module):
+    """The layer of a host: projections and heads."""
+
+    def __init__(self, channels: int, context: int, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context, channels, bias=False)
+        self.to_v = nn.Linear(context, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+
+@pytest.fixture(scope="module")
+def signals() -> dict[int, torch.Tensor]:
+    encoder = ConditionEncoder()
+    encoder.load_state_dict(filled(encoder, "public/attn/condenc"))
+    pixels = torch.from_numpy(rgba("public/attn/control", 64, 64)[..., :3] / 255 * 2 - 1).float()
+    with torch.no_grad():
+        return encoder(pixels.permute(2, 0, 1)[None])
+
+
+@pytest.mark.parametrize("tokens", [64, 16, 4, 1])
+def test_condition_signals_equal_the_reference(signals, tokens):
+    assert relative_error(signals[tokens], expected(f"attention_sharing/control_signal_{tokens}")) <= 1e-4
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize(("frames", "control"), CASES)
+@torch.no_grad()
+def test_unit_equals_the_reference(signals, frames, control, cross, fold):
+    case = f"f{frames}_{'control' if control else 'plain'}_{'cross' if cross else 'self'}"
+    salt = f"public/attn/{case}"
+    base = BaseAttention(320, 768 if cross else 320)
+    base.load_state_dict(filled(base, f"{salt}/base"))
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    unit = SharingUnit(320, 768 if cross else None, frames=frames, rank=256, signal_channels=256 if control else None)
+    weights = filled(unit, f"{salt}/unit")
+    unit.load_state_dict({key: value * 0.5 if "_lora" in key else value for key, value in weights.items()})
+    run = SharingRun(
+        frame_contexts=[None if i == 1 else tensor(f"{salt}/overwrite{i}", (1, 77, 768)) for i in range(frames)],
+        signals=signals if control else {},
+        can_fold=is_plain_linear if fold else lambda _: False,
+        conditional=torch.arange(2 * frames) >= frames,
+    )
+    context = tensor(f"{salt}/context", (2 * frames, 77, 768)) if cross else None
+    hidden = tensor(f"{salt}/hidden", (2 * frames, 64, 320))
+    for _ in range(2):  # the second call runs on what the first one kept
+        result = unit(hidden, base, context, run)
+        assert relative_error(result, expected(f"attention_sharing/{case}")) <= 1e-4
+    assert all(torch.equal(before[key], value) for key, value in base.state_dict().items())
+
+
+def random_unit(frames: int, context: int | None = None) -> tuple[SharingUnit, BaseAttention]:
+    torch.manual_seed(frames)
+    unit = SharingUnit(32, context, frames=frames, rank=4, signal_channels=None)
+    for parameter in unit.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return unit.eval(), BaseAttention(32, context or 32, heads=4)
+
+
+@torch.no_grad()
+def test_weight_zero_is_the_plain_layer_to_the_bit():
+    unit, base = random_unit(2)
+    hidden = torch.randn(4, 16, 32)
+    run = SharingRun(weight=0.0)
+    plain = base.to_out[0](run.attention(base.to_q(hidden), base.to_k(hidden), base.to_v(hidden), 4))
+    assert torch.equal(unit(hidden, base, None, run), plain)
+
+
+@torch.no_grad()
+def test_folding_follows_a_changed_base_weight():
+    unit, base = random_unit(2)
+    hidden, run = torch.randn(2, 16, 32), SharingRun()
+    first = unit(hidden, base, None, run)
+    base.to_q.weight.mul_(3.0)
+    changed = unit(hidden, base, None, run)
+    assert not torch.allclose(first, changed)
+    torch.testing.assert_close(changed, unit(hidden, base, None, SharingRun(can_fold=lambda _: False)))
+
+
+@torch.no_grad()
+def test_pictures_of_a_batch_do_not_see_each_other():
+    unit, base = random_unit(3)
+    hidden = torch.randn(6, 16, 32)
+    both = unit(hidden, base, None, SharingRun())
+    torch.testing.assert_close(both[:3], unit(hidden[:3], base, None, SharingRun()))
+    swapped = hidden.clone()
+    swapped[1] = 0
+    assert not torch.allclose(unit(swapped, base, None, SharingRun())[0], both[0])
+
+
+@torch.no_grad()
+def test_frame_contexts_reach_conditional_rows_only_and_may_differ_in_length():
+    unit, base = random_unit(2, context=24)
+    hidden, context = torch.randn(4, 16, 32), torch.randn(4, 6, 24)
+    own = torch.randn(1, 4, 24)
+    conditional = torch.tensor([False, False, True, True])
+    result = unit(hidden, base, context, SharingRun([own, None], conditional=conditional))
+    plain = unit(hidden, base, context, SharingRun())
+    torch.testing.assert_close(result[:2], plain[:2])
+    replaced = context.repeat(1, 2, 1)
+    replaced[2] = own.repeat(1, 3, 1)
+    torch.testing.assert_close(result, unit(hidden, base, replaced, SharingRun()), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_rows_that_are_no_whole_pictures_are_refused():
+    unit, base = random_unit(3)
+    with pytest.raises(InputError, match="multiple of 3"):
+        unit(torch.randn(4, 16, 32), base, None, SharingRun())
+
+
+@pytest.mark.parametrize("condition", [None, (4, 8, 8, 8)])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_module_is_rebuilt_from_its_keys(frames, condition):
+    module = AttentionSharing(
+        [(16, None), (16, 24), (32, None), (32, 32)],
+        frames=frames,
+        rank=4,
+        condition_channels=condition,
+        condition_sizes=3,
+    )
+    again = AttentionSharing.from_state_dict(module.state_dict())
+    assert again.frames == frames
+    assert again.condition_count == (condition is not None)
+    assert {key: value.shape for key, value in again.state_dict().items()} == {
+        key: value.shape for key, value in module.state_dict().items()
+    }
+    damaged = module.state_dict()
+    del damaged["hookers.layers.2.temporal_q.bias"]
+    with pytest.raises(WeightsError, match=r"layers\.2\.temporal_q\.bias"):
+        AttentionSharing.from_state_dict(damaged)
+    with pytest.raises(WeightsError):
+        AttentionSharing.from_state_dict({"a.weight": torch.zeros(1)})

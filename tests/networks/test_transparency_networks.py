@@ -1,0 +1,82 @@
+"""The two transparency networks against the reference's results, and what their loaders refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lib_layerdiffusion.errors import WeightsError
+from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.networks.transparent_encoder import zero_last_convolution
+from tests.golden import expected, filled, rgba, tensor, thinned
+
+SMALL = (8, 8, 16, 16, 24)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> TransparentDecoder:
+    weights = filled(TransparentDecoder(), "public/decoder")
+    weights["conv_out.weight"] *= 0.3
+    weights["conv_out.bias"] = torch.tensor([0.5, 0.45, 0.55, 0.5])
+    return TransparentDecoder.from_state_dict(weights)
+
+
+def test_decoder_has_the_published_size(decoder):
+    assert sum(parameter.numel() for parameter in decoder.parameters()) == 104_104_804
+
+
+@torch.no_grad()
+def test_decoder_equals_the_reference(decoder):
+    pixels = torch.from_numpy(rgba("public/decoder/pixel", 128, 192)[..., :3] / 255).float().permute(2, 0, 1)[None]
+    result = decoder(pixels, tensor("public/decoder/latent", (1, 4, 16, 24)))
+    stored = expected("decoder/single_pass")
+    assert (thinned(result, stored) - stored).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("channels", "layers", "attention"), [(SMALL, 2, 2), (SMALL, 1, 1), ((8,) * 4, 1, 0)])
+@torch.no_grad()
+def test_decoder_of_any_size_is_rebuilt_from_its_keys(channels, layers, attention):
+    torch.manual_seed(0)
+    network = TransparentDecoder(channels=channels, layers=layers, attention_levels=attention).eval()
+    again = TransparentDecoder.from_state_dict(network.state_dict())
+    pixels, latent = torch.rand(1, 3, 64, 32), torch.randn(1, 4, 8, 4)
+    assert torch.equal(network(pixels, latent), again(pixels, latent))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_decoder_keeps_its_dtype(dtype):
+    torch.manual_seed(0)
+    network = TransparentDecoder(channels=SMALL).eval()
+    pixels, latent = torch.rand(1, 3, 32, 32), torch.randn(1, 4, 4, 4)
+    exact = network(pixels, latent)
+    rough = network.to(dtype)(pixels.to(dtype), latent.to(dtype))
+    assert rough.dtype == dtype
+    assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_decoder_refuses_another_state_dict(change):
+    weights = TransparentDecoder(channels=SMALL).state_dict()
+    if change == "missing":
+        del weights["mid_block.resnets.1.conv2.bias"]
+    elif change == "extra":
+        weights["surplus.weight"] = torch.zeros(1)
+    else:
+        weights["conv_out.bias"] = torch.zeros(3)
+    with pytest.raises(WeightsError, match=r"mid_block|surplus|conv_out"):
+        TransparentDecoder.from_state_dict(weights)
+
+
+def test_loaders_refuse_each_others_files():
+    with pytest.raises(WeightsError):
+        TransparentDecoder.from_state_dict(TransparentEncoder().state_dict())
+    with pytest.raises(WeightsError):
+        TransparentEncoder.from_state_dict(TransparentDecoder(channels=SMALL).state_dict())
+
+
+@torch.no_grad()
+def test_a_zeroed_encoder_is_the_identity():
+    encoder = TransparentEncoder(widths=(4, 8, 8, 8))
+    zero_last_convolution(encoder)
+    assert not encoder(torch.rand(1, 4, 32, 16)).any()

@@ -1,0 +1,115 @@
+"""Decoding and encoding: the reference's results, any size, the median, memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_layerdiffusion import images
+from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.transparency import LatentTransparency, lower_median, rgba_arrays
+from tests.golden import expected, filled, relative_error, rgba, tensor, thinned
+
+
+@pytest.fixture(scope="module")
+def small() -> LatentTransparency:
+    torch.manual_seed(1)
+    decoder = TransparentDecoder(channels=(8, 8, 16, 16), layers=1, attention_levels=1).eval()
+    return LatentTransparency(decoder=decoder, encoder=TransparentEncoder(widths=(4, 4, 4, 4)).eval())
+
+
+def test_median_of_eight_views_equals_the_reference():
+    weights = filled(TransparentDecoder(), "public/decoder")
+    weights["conv_out.weight"] *= 0.3
+    weights["conv_out.bias"] = torch.tensor([0.5, 0.45, 0.55, 0.5])
+    pixels = torch.from_numpy(rgba("public/decoder/pixel", 128, 192)[..., :3] / 255).float().permute(2, 0, 1)[None]
+    latent = tensor("public/decoder/latent", (1, 4, 16, 24))
+    result = LatentTransparency(decoder=TransparentDecoder.from_state_dict(weights)).decode(pixels, latent)
+    stored = expected("decoder/augmented_median")
+    assert (thinned(result.roll(1, dims=1), stored) - stored).abs().max() <= 1e-4
+    picture = rgba_arrays(result)[0]
+    for actual, name in ((picture, "rgba"), (images.preview(picture), "checkerboard")):
+        stored = expected(f"decoder/{name}").int()
+        assert (thinned(torch.from_numpy(actual).int(), stored) - stored).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "alpha"), [("soft", (128, 64), None), ("clear", (64, 64), 0), ("opaque", (64, 128), 255)]
+)
+def test_offset_equals_the_reference(name, size, alpha):
+    encoder = TransparentEncoder.from_state_dict(filled(TransparentEncoder(), "public/encoder"))
+    picture = rgba(f"public/encoder/{name}", *size)
+    if alpha is not None:
+        picture[..., 3] = alpha
+    offset = LatentTransparency(encoder=encoder).encode_offset(picture)
+    assert relative_error(offset, expected(f"encoder/offset_{name}")) <= 1e-4
+
+
+@given(count=st.integers(1, 9), seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.float16]))
+def test_median_is_torchs(count, seed, dtype):
+    values = torch.rand(count, 2, 3, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    assert torch.equal(lower_median(list(values)), values.float().median(dim=0).values.to(dtype))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (136, 200), (520, 912), (13, 27)])
+def test_any_size_decodes_to_its_own_size(small, size):
+    latent = torch.randn(1, 4, -(-size[0] // 8), -(-size[1] // 8))
+    result = small.decode(torch.rand(1, 3, *size), latent, passes=2)
+    assert result.shape == (1, 4, *size)
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (136, 200), (520, 912)])
+def test_padding_leaves_no_seam_in_a_constant_picture(small, size):
+    height, width = size
+    multiple = small.decoder.size_multiple
+    full = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    latent = torch.full((1, 4, 1, 1), 0.3)
+    cropped = small.decode(torch.full((1, 3, *size), 0.6), latent.expand(1, 4, height // 8, width // 8), passes=1)
+    whole = small.decode(torch.full((1, 3, *full), 0.6), latent.expand(1, 4, full[0] // 8, full[1] // 8), passes=1)
+    assert torch.equal(cropped, whole[..., :height, :width])
+
+
+def test_a_turned_picture_is_decoded_turned(small):
+    pixels, latent = torch.rand(1, 3, 64, 128), torch.randn(1, 4, 8, 16)
+    straight = small.decode(pixels, latent)
+    turned = small.decode(pixels.rot90(1, (2, 3)), latent.rot90(1, (2, 3)))
+    torch.testing.assert_close(turned, straight.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+
+
+def test_batches_and_memory_limits_do_not_change_the_result(small):
+    pixels, latent = torch.rand(2, 3, 64, 64), torch.randn(2, 4, 8, 8)
+    seen = []
+    roomy = small.decode(pixels, latent, progress=lambda done, total: seen.append((done, total)))
+    tight = small.decode(pixels, latent, memory_limit=1)
+    torch.testing.assert_close(roomy, tight, atol=1e-5, rtol=0)
+    torch.testing.assert_close(roomy[1:], small.decode(pixels[1:], latent[1:]), atol=1e-5, rtol=0)
+    assert seen[-1] == (16, 16)
+    assert seen == sorted(seen)
+
+
+def test_out_of_memory_falls_back_to_single_views(small, monkeypatch):
+    pixels, latent = torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8)
+    usual = small.decode(pixels, latent)
+    forward = small.decoder.forward
+
+    def poor(batch, *rest):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError
+        return forward(batch, *rest)
+
+    monkeypatch.setattr(small.decoder, "forward", poor)
+    torch.testing.assert_close(small.decode(pixels, latent), usual, atol=1e-5, rtol=0)
+
+
+def test_what_does_not_belong_together_is_refused(small):
+    with pytest.raises(InputError, match="does not belong"):
+        small.decode(torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 16))
+    with pytest.raises(InputError, match="1, 2, 4, 8"):
+        small.decode(torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8), passes=3)
+    with pytest.raises(InputError, match="multiples of 8"):
+        small.encode_offset(np.zeros((60, 64, 4), np.uint8))
