@@ -27,9 +27,9 @@ MID_GREY = 127
 class ResizeMode(str, Enum):
     """How a condition picture is brought to the size of the generated one; values are those of the page."""
 
-    RESIZE = "Just Resize"
-    CROP = "Crop and Resize"
-    FILL = "Resize and Fill"
+    JUST_RESIZE = "Just Resize"
+    CROP_AND_RESIZE = "Crop and Resize"
+    RESIZE_AND_FILL = "Resize and Fill"
 
     __str__ = str.__str__
 
@@ -97,9 +97,9 @@ def _resize_and_fill(picture: PictureF, height: int, width: int) -> PictureF:
 
 
 _RESIZERS: Mapping[ResizeMode, Callable[[PictureF, int, int], PictureF]] = {
-    ResizeMode.RESIZE: _just_resize,
-    ResizeMode.CROP: _crop_and_resize,
-    ResizeMode.FILL: _resize_and_fill,
+    ResizeMode.JUST_RESIZE: _just_resize,
+    ResizeMode.CROP_AND_RESIZE: _crop_and_resize,
+    ResizeMode.RESIZE_AND_FILL: _resize_and_fill,
 }
 
 

@@ -11,7 +11,11 @@ from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images import ResizeMode
 from tests.golden import expected, rgba, thinned
 
-NAMES = {ResizeMode.RESIZE: "resize", ResizeMode.CROP: "crop_and_resize", ResizeMode.FILL: "resize_and_fill"}
+NAMES = {
+    ResizeMode.JUST_RESIZE: "resize",
+    ResizeMode.CROP_AND_RESIZE: "crop_and_resize",
+    ResizeMode.RESIZE_AND_FILL: "resize_and_fill",
+}
 
 
 def difference(actual: np.ndarray, name: str) -> float:
@@ -72,6 +76,6 @@ def test_unusable_pictures_are_refused():
     with pytest.raises(InputError, match="RGBA"):
         images.pad_rgb(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(InputError, match="larger"):
-        images.condition_image(np.zeros((1, 9, 4), np.uint8), ResizeMode.CROP, 64, 64)
+        images.condition_image(np.zeros((1, 9, 4), np.uint8), ResizeMode.CROP_AND_RESIZE, 64, 64)
     with pytest.raises(InputError, match="one size"):
         images.composite(rgba("a", 8, 8), rgba("b", 8, 16))

@@ -127,17 +127,7 @@ class SharingUnit(nn.Module):
         nn.init.zeros_(self.temporal_o.weight)
         nn.init.zeros_(self.temporal_o.bias)
         if signal_channels is not None:
-            self.control_convs = nn.ModuleList(
-                nn.Sequential(
-                    nn.Conv2d(signal_channels, signal_channels, 3, padding=1),
-                    nn.SiLU(),
-                    nn.Conv2d(signal_channels, channels, 1),
-                )
-                for _ in range(frames)
-            )
-            for convolutions in self.control_convs:
-                nn.init.zeros_(convolutions[2].weight)
-                nn.init.zeros_(convolutions[2].bias)
+            self.control_convs = nn.ModuleList(_control_layers(signal_channels, channels) for _ in range(frames))
         else:
             self.control_convs = None
 
@@ -188,7 +178,7 @@ class SharingUnit(nn.Module):
 
     def _project(self, name: str, x: Tensor, base: Callable[[Tensor], Tensor], run: SharingRun) -> Tensor:
         """The UNet's projection of [frames * G, N, C_in], frame by frame updated, -> [frames * G, N, C_out]."""
-        updates: nn.ModuleList = getattr(self, f"to_{name}_lora")
+        updates = [update for update in getattr(self, f"to_{name}_lora") if isinstance(update, LowRank)]
         framed = x.reshape(self.frames, -1, x.shape[-1])
         weight: Tensor = getattr(base, "weight", x)
         if run.can_fold(base) and weight.dtype == x.dtype and weight.device == x.device:
@@ -222,17 +212,25 @@ def _in_dtype(layers: nn.Module, x: Tensor) -> Tensor:
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return functional.linear(x, layer.weight.to(x), None if layer.bias is None else layer.bias.to(x))
+    return functional.linear(x, layer.weight.to(x), layer.bias.to(x))
 
 
-def _stacked(updates: nn.ModuleList, part: str, like: Tensor) -> Tensor:
+def _stacked(updates: Sequence[LowRank], part: str, like: Tensor) -> Tensor:
     """Matrices of all frames, transposed so that they multiply from the right, [frames, in, out]."""
     return torch.stack([getattr(update, part).weight.to(like).T for update in updates])
 
 
-def _folded(weight: Tensor, updates: nn.ModuleList, strength: float) -> Tensor:
+def _folded(weight: Tensor, updates: Sequence[LowRank], strength: float) -> Tensor:
     products = [update.up.weight.to(weight) @ update.down.weight.to(weight) for update in updates]
     return torch.stack([torch.add(weight, product, alpha=strength).T for product in products])
+
+
+def _control_layers(signal_channels: int, channels: int) -> nn.Sequential:
+    """From the condition's signal to what it adds to a frame's hidden states; nothing at first."""
+    last = nn.Conv2d(signal_channels, channels, 1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(nn.Conv2d(signal_channels, signal_channels, 3, padding=1), nn.SiLU(), last)
 
 
 class ConditionEncoder(nn.Module):
