@@ -1,0 +1,73 @@
+"""Stopping a run with a message, and putting functions of the host's back where they were.
+
+Forge reports exceptions of hooks on its console and generates on, so an error has to come from a function that it calls
+itself. Such functions are replaced on one processing object only, never on its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_VERBS = ("init", "sample", "save_samples", "get_token_merging_ratio")
+"""What the host calls on `p` outside of hooks, in this order: before, between and after sampling."""
+_SAMPLER_VERBS = ("sample", "sample_img2img")
+
+
+class Replacement:
+    """A function that stands on one object in place of the object's own, which it may call as `original`."""
+
+    def __init__(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        self.original = getattr(owner, name)
+        self._shadowed = vars(owner).get(name)
+        self._function = function
+        self._owner, self._name = owner, name
+        setattr(owner, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by the host as the function that it replaces."""
+        return self._function(self.original, *args, **kwargs)
+
+    def restore(self) -> None:
+        """Put the object's own function back; twice is harmless."""
+        if vars(self._owner).get(self._name) is not self:
+            return
+        if self._shadowed is None:
+            delattr(self._owner, self._name)
+        else:
+            setattr(self._owner, self._name, self._shadowed)
+
+
+def restore(p: Any) -> None:
+    """Take every replacement off `p`, also those that a shallow copy of `p` inherited."""
+    for name in _VERBS:
+        while isinstance(held := vars(p).get(name), Replacement):
+            shadowed = held._shadowed
+            if shadowed is None:
+                delattr(p, name)
+            else:
+                setattr(p, name, shadowed)
+
+
+def stop(p: Any, error: BaseException) -> None:
+    """Let the next thing that the host does with `p` raise `error`, so that page and API show it."""
+
+    def fail(_original: Callable[..., Any], *_args: Any, **_kwargs: Any) -> Any:
+        raise error
+
+    for name in _VERBS:
+        Replacement(p, name, fail)
+    sampler = getattr(p, "sampler", None)
+    if sampler is not None:
+        for name in _SAMPLER_VERBS:
+            Replacement(sampler, name, fail)
+
+
+@contextmanager
+def stopping(p: Any) -> Iterator[None]:
+    """Guard a hook: whatever goes wrong in it ends the run instead of giving a picture that is silently wrong."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # the host would swallow it; it is raised again by the next verb
+        stop(p, error)

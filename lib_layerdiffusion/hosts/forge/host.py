@@ -1,0 +1,117 @@
+"""The verbs of a host, for the model that one processing object samples with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_layerdiffusion.errors import ModelError
+from lib_layerdiffusion.hosts.forge import unet as patching
+from lib_layerdiffusion.hosts.forge.models import ForgeModels
+from lib_layerdiffusion.injection import Injection, LayerWeights, WeightOffsets
+from lib_layerdiffusion.methods import Family, LayerMethod
+from lib_layerdiffusion.networks import AttentionSharing, SharingRun
+
+Prompts = Callable[[int], tuple[Any, Any]]
+
+
+class ForgeHandle:
+    """A patched UNet in the host's hands."""
+
+    def __init__(self, objects: Any, plain: Any, patched: Any) -> None:
+        self._objects, self._plain, self._patched = objects, plain, patched
+
+    def release(self) -> None:
+        """Give the host back the UNet that it had; it restores the weights when it loads that."""
+        if self._objects.unet is self._patched:
+            self._objects.unet = self._plain
+
+
+def family_of(sd_model: Any) -> Family:
+    """The family of a loaded checkpoint.
+
+    Raises:
+        ModelError: no method is made for it, or nothing is loaded.
+    """
+    if getattr(sd_model, "forge_objects", None) is None:
+        raise ModelError("No checkpoint is loaded: choose an SD1.5 or SDXL checkpoint first.")
+    name = type(sd_model).__name__
+    if getattr(sd_model, "is_sd1", False):
+        return Family.SD15
+    if getattr(sd_model, "is_sdxl", False) and "Refiner" not in name:
+        return Family.SDXL
+    raise ModelError(
+        f"LayerDiffusion is made for SD1.5 and SDXL checkpoints and the loaded one is {name}: choose another."
+    )
+
+
+class ForgeHost:
+    """`hosts.base.Host` on `p`, for as long as one run; condition latents and signals are computed once per size."""
+
+    def __init__(self, p: Any, models: ForgeModels) -> None:
+        self._p = p
+        self._models = models
+        self._latents: dict[tuple[int, ...], Tensor] = {}
+        self._sharing: dict[tuple[int, ...], SharingRun] = {}
+
+    def family(self) -> Family:
+        """See `hosts.base.Host`."""
+        return family_of(self._p.sd_model)
+
+    def fitting_weights(self, method: LayerMethod) -> LayerWeights:
+        """The method's layer file, made sure to fit the loaded UNet.
+
+        Raises:
+            WeightsError: it is missing, damaged, of another method, or does not fit.
+        """
+        weights = self._models.layer_weights(method)
+        patcher = self._p.sd_model.forge_objects_after_applying_lora.unet
+        if isinstance(weights, WeightOffsets):
+            patching.check_offsets(patcher, weights)
+        else:
+            patching.check_sharing(patcher, weights)
+        return weights
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """See `hosts.base.Host`. Draws from the random generator that the host has seeded for the picture."""
+        vae = self._p.sd_model.forge_objects.vae
+        return vae.first_stage_model.process_in(vae.encode(pixels.movedim(1, -1)))
+
+    def inject(self, injection: Injection, prompts: Prompts | None = None) -> ForgeHandle:
+        """See `hosts.base.Host`. prompts: conditioning of the layers' own prompts for a step, or None."""
+        objects = self._p.sd_model.forge_objects
+        plain = objects.unet
+        patched = plain.clone()
+        shares = isinstance(injection.weights, AttentionSharing)
+        latents = None
+        if isinstance(injection.weights, WeightOffsets):
+            identity = self._models.identity(injection.method)
+            patching.add_offsets(patched, injection.weights, identity, injection.strength)
+            latents = self._condition_latents(injection)
+        else:
+            self._share_attention(patched, injection, injection.weights)
+        conditions = patching.LayerConditions(latents, prompts)
+        patching.add_modifier(patched, self._p, plain, injection.stop_at, conditions, whole_attention=shares)
+        objects.unet = patched
+        return ForgeHandle(objects, plain, patched)
+
+    def _condition_latents(self, injection: Injection) -> Tensor | None:
+        """[1, 4 n, h, w]; anew for each batch, whose seed decides how the VAE's distribution is sampled."""
+        if not injection.conditions:
+            return None
+        key = (self._p.iteration, *injection.conditions[0].shape)
+        if key not in self._latents:
+            self._latents[key] = torch.cat([self.encode_pixels(pixels) for pixels in injection.conditions], dim=1)
+        return self._latents[key]
+
+    def _share_attention(self, patched: Any, injection: Injection, sharing: AttentionSharing) -> None:
+        patcher = self._models.sharing_patcher(sharing, patched)
+        patched.add_extra_model_patcher_during_sampling(patcher)
+        key = tuple(injection.conditions[0].shape) if injection.conditions else ()
+        if key not in self._sharing:
+            signals = self._models.signals(patcher, injection.conditions[0]) if injection.conditions else {}
+            self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=patching.can_fold)
+        patching.add_sharing(patched, sharing, self._sharing[key])

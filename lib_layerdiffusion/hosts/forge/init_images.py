@@ -1,0 +1,142 @@
+"""Image-to-image: alpha of the init pictures goes into their latents, and outside the mask it stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from modules import images, shared
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.images import flatten_on_grey
+from lib_layerdiffusion.pictures import Picture
+
+LATENT_UPSCALE = 3
+"""Host's resize mode in which the picture keeps its size and its latent is resized."""
+RESIZE_AND_FILL, CROP_AND_RESIZE = 2, 1
+
+Encode = Callable[[Picture], Tensor]
+
+
+class InitPictures:
+    """The init pictures of one run, all of them, as RGBA.
+
+    pictures: uint8 RGBA [H, W, 4]; one serves the whole batch, several are one for each item.
+    """
+
+    def __init__(self, p: Any, pictures: Sequence[Picture], is_rgba: Callable[[int], bool]) -> None:
+        self._p = p
+        self._pictures = pictures
+        self._is_rgba = is_rgba
+        self._offsets: list[Tensor] = []
+        self._encoded = 0
+
+    def prepare(self, crop_region: tuple[int, int, int, int] | None, encode: Encode) -> None:
+        """Compute the offsets and hand the host the pictures that its VAE has to see, flattened on grey.
+
+        crop_region: what the host cuts out where only the masked area is painted.
+        """
+        self._encoded = 0
+        self._offsets = [encode(_multiple_of_8(self._as_encoded(picture, crop_region))) for picture in self._pictures]
+        self._p.init_images = [Image.fromarray(flatten_on_grey(picture)) for picture in self._pictures]
+
+    def _as_encoded(self, picture: Picture, crop_region: tuple[int, int, int, int] | None) -> Picture:
+        """The picture after the host's own crop and resize."""
+        if crop_region is not None:
+            cut = Image.fromarray(picture).crop(crop_region)
+            return _resized(np.asarray(cut), RESIZE_AND_FILL, self._p.width, self._p.height)
+        return self._as_result(picture)
+
+    def _as_result(self, picture: Picture) -> Picture:
+        mode = self._p.resize_mode
+        return picture if mode == LATENT_UPSCALE else _resized(picture, mode, self._p.width, self._p.height)
+
+    @contextmanager
+    def regulated_vae(self) -> Iterator[None]:
+        """Let the VAE place each RGBA item at `mean + std * offset`; its own way of sampling comes back in any case.
+
+        The host encodes one item at a time and in batch order; what it encodes after them is no init picture.
+
+        Raises:
+            HostError: it encoded in another way, which would have dropped the alpha.
+        """
+        objects = self._p.sd_model.forge_objects
+        vae = objects.vae
+        own = vae.clone()
+        own.patcher.set_model_vae_regulation(self._regulate)
+        objects.vae = own
+        try:
+            yield
+        finally:
+            objects.vae = vae
+        if self._offsets and self._encoded < self._expected():
+            raise HostError(
+                "The VAE did not take the alpha of the init picture: set the VAE encode method to Full and "
+                "switch tiled VAE encoding off."
+            )
+
+    def _expected(self) -> int:
+        return self._p.batch_size if len(self._pictures) == 1 else len(self._pictures)
+
+    def _regulate(self, posterior: Any) -> Tensor:
+        index, self._encoded = self._encoded, self._encoded + posterior.mean.shape[0]
+        if index >= self._expected() or not self._offsets or not self._is_rgba(index):
+            return posterior.sample()
+        offset = self._offsets[index % len(self._offsets)].to(posterior.mean)
+        height, width = posterior.mean.shape[-2:]
+        return posterior.mean + posterior.std * offset[..., :height, :width]
+
+    def blend(self, layer: Picture, index: int) -> Picture:
+        """Lay a decoded layer into its init picture where the mask says so; without a mask it is the layer itself.
+
+        layer: uint8 [H, W, 4] at the size of the sampled picture. index: in the batch.
+        """
+        p = self._p
+        mask = getattr(p, "mask_for_overlay", None)
+        if mask is None or not getattr(p, "overlay_images", None) or not shared.opts.overlay_inpaint:
+            return layer
+        original = self._pictures[index % len(self._pictures)]
+        if p.paste_to is None:
+            base = self._as_result(original)
+        else:
+            base, layer = original, _uncropped(layer, original.shape[:2], p.paste_to)
+        size = (base.shape[1], base.shape[0])
+        coverage = np.asarray(mask.convert("L").resize(size) if mask.size != size else mask.convert("L"))
+        if layer.shape != base.shape:
+            layer = _resized(layer, 0, *size)
+        return _mixed(layer, base, coverage)
+
+
+def _resized(picture: Picture, mode: int, width: int, height: int) -> Picture:
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(images.resize_image(mode, Image.fromarray(picture), width, height, force_RGBA=True))
+
+
+def _multiple_of_8(picture: Picture) -> Picture:
+    height, width = (side - side % 8 for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[:height, :width])
+
+
+def _uncropped(layer: Picture, size: tuple[int, ...], paste_to: tuple[int, int, int, int]) -> Picture:
+    x, y, width, height = paste_to
+    whole = Image.new("RGBA", (size[1], size[0]))
+    whole.paste(Image.fromarray(_resized(layer, CROP_AND_RESIZE, width, height)), (x, y))
+    return np.asarray(whole)
+
+
+def _mixed(layer: Picture, base: Picture, coverage: NDArray[np.uint8]) -> Picture:
+    """`layer` where coverage is 255, `base` where it is 0 and colours weighted by alpha in between."""
+    share = coverage[..., None].astype(np.float32) / 255.0
+    over, under = layer.astype(np.float32), base.astype(np.float32)
+    weight_over, weight_under = share * over[..., 3:], (1 - share) * under[..., 3:]
+    alpha = weight_over + weight_under
+    colour = (over[..., :3] * weight_over + under[..., :3] * weight_under) / np.maximum(alpha, 1e-6)
+    mixed = np.rint(np.concatenate([colour, alpha], axis=-1)).clip(0, 255).astype(np.uint8)
+    mixed = np.where(share >= 1, layer, mixed)
+    return np.where(share <= 0, base, mixed)

@@ -1,0 +1,237 @@
+"""One call of the host's `process_images` with a method enabled, from its first hook to its last.
+
+Each call gets its own run, also where the host passes shallow copies of one processing object (X/Y/Z plot) or the same
+object again (loopback), so no picture of another call can get in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_layerdiffusion.errors import InputError, SettingsError
+from lib_layerdiffusion.fields import FIELDS, LatentScale
+from lib_layerdiffusion.hosts.forge import control, saving
+from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts
+from lib_layerdiffusion.hosts.forge.init_images import InitPictures
+from lib_layerdiffusion.hosts.forge.models import ForgeModels
+from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
+from lib_layerdiffusion.images import preview
+from lib_layerdiffusion.injection import LayerWeights, plan_injection
+from lib_layerdiffusion.pictures import read_picture
+from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.transparency import rgba_arrays
+
+ATTRIBUTE = "layerdiffusion_run"
+
+
+def begin(p: Any, args: Sequence[object], models: ForgeModels) -> LayerRun | None:
+    """Start a run on `p` where the settings say so; whatever an earlier one left on `p` goes first."""
+    control.restore(p)
+    vars(p).pop(ATTRIBUTE, None)
+    own_keys = {row.infotext for row in FIELDS}
+    p.extra_generation_params = {key: v for key, v in p.extra_generation_params.items() if key not in own_keys}
+    settings = LayerSettings.from_args(args)
+    if not settings.enabled:
+        return None
+    run = LayerRun(p, settings, models)
+    setattr(p, ATTRIBUTE, run)
+    run.complete_batch()
+    return run
+
+
+def current(p: Any) -> LayerRun | None:
+    """The run on `p`, None where LayerDiffusion is off or `p` is a copy of the object that it belongs to."""
+    run = vars(p).get(ATTRIBUTE)
+    return run if isinstance(run, LayerRun) and run.p is p else None
+
+
+class LayerRun:
+    """State of one run. Methods are called by the script's hooks of the same meaning, in the order of this class."""
+
+    def __init__(self, p: Any, settings: LayerSettings, models: ForgeModels) -> None:
+        self.p = p
+        self.settings = settings
+        self.method = settings.method
+        self.models = models
+        self._weights: LayerWeights | None = None
+        self._host = ForgeHost(p, models)
+        self._handle: ForgeHandle | None = None
+        self._init_pictures: InitPictures | None = None
+        self._latents: Tensor | None = None
+        self._pixels: Tensor | None = None
+        self._conditioning: dict[tuple[int, bool], Prompts | None] = {}
+        self._extra: tuple[list[Image.Image], list[Image.Image]] = ([], [])
+        self._png_paths: list[tuple[Image.Image, str]] = []
+
+    def complete_batch(self) -> None:
+        """Round the batch up to whole pictures, since a picture of this method takes several items.
+
+        Raises:
+            SettingsError: a list of prompts fixes the number of items, and it does not fit.
+            InputError: so do several init pictures.
+        """
+        p, frames = self.p, self.method.frame_count
+        size = self.method.padded_batch(p.batch_size)
+        if isinstance(p.prompt, list) and len(p.prompt) % size:
+            raise SettingsError(
+                f'"{self.method.label}" needs {frames} pictures of each prompt: use a single prompt, or a number of '
+                f"prompts that is a multiple of {size}."
+            )
+        given = len(getattr(p, "init_images", None) or ())
+        if given > 1 and given % frames:
+            raise InputError(
+                f'"{self.method.label}" makes {frames} pictures at once and {given} init pictures are given: '
+                f"give one, or a multiple of {frames}."
+            )
+        if size != p.batch_size:
+            p.comment(
+                f"LayerDiffusion: this method makes {frames} pictures at once, "
+                f"so batch size {p.batch_size} became {size}."
+            )
+            p.batch_size = size
+
+    def check(self) -> None:
+        """Everything that can be wrong with the request, found before anything is sampled.
+
+        Raises:
+            LayerDiffusionError: model, pictures or weight files do not fit.
+        """
+        self.settings.validate_for(self._host.family())
+        self.settings.condition_pictures()
+        self._weights = self._host.fitting_weights(self.method)
+        if self.method.has_alpha:
+            saving.keep_alpha()
+            given = getattr(self.p, "init_images", None)
+            self.models.load_transparency(self.method.family, encoder=bool(given))
+            if given:
+                self._watch_init(given)
+        self.p.extra_generation_params.update(_infotext(self.settings))
+
+    def _watch_init(self, given: Sequence[Any]) -> None:
+        pictures = [picture for image in given if (picture := read_picture(image, "init")) is not None]
+        if len(pictures) != len(given):
+            raise InputError("An init picture is empty: choose it again.")
+        own = self._init_pictures = InitPictures(self.p, pictures, self.method.is_rgba)
+
+        def init(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            with own.regulated_vae():
+                return original(*args, **kwargs)
+
+        control.Replacement(self.p, "init", init)
+
+    def encode_init_pictures(self, crop_region: tuple[int, int, int, int] | None) -> None:
+        """Prepare the init pictures; the host encodes them next."""
+        if self._init_pictures is not None:
+            self._init_pictures.prepare(crop_region, partial(self.models.encode_offset, self.method.family))
+
+    def patch_unet(self, noise: Tensor) -> None:
+        """Put the method into the UNet that is about to sample `noise` [B, 4, h, w]; it may be called again.
+
+        Raises:
+            LayerDiffusionError: the model changed to one that the method is not made for, or the method does not fit.
+        """
+        self._keep_latents(self.p.sampler)
+        self.settings.validate_for(self._host.family())
+        if self._weights is None:
+            return
+        injection = plan_injection(self.settings, self._weights, noise.shape[2] * 8, noise.shape[3] * 8)
+        if not injection.is_plain:
+            self._handle = self._host.inject(injection, self._layer_conditioning())
+
+    def _layer_conditioning(self) -> Prompts | None:
+        key = (self.p.iteration, self.p.is_hr_pass)
+        if key not in self._conditioning:
+            self._conditioning[key] = layer_conditioning(self.p, self.settings)
+        return self._conditioning[key]
+
+    def _keep_latents(self, sampler: Any) -> None:
+        """The last latent of a second pass is seen nowhere else: the host hands on decoded pixels instead."""
+
+        def sample(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            self._latents = original(*args, **kwargs)
+            return self._latents
+
+        for name in ("sample", "sample_img2img"):
+            control.Replacement(sampler, name, sample)
+
+    def keep_samples(self, samples: Any) -> None:
+        """Take the sampled batch [B, 4, h, w] in the sampler's scale, unless it is decoded already."""
+        if not getattr(samples, "already_decoded", False):
+            self._latents = samples
+
+    def keep_pixels(self, pixels: Tensor) -> None:
+        """Take the batch [B, 3, H, W] in [0, 1] as the VAE decoded it."""
+        self._pixels = pixels.clone()
+
+    def replace(self, picture: Any, index: int) -> None:
+        """Put the layer in the place of `picture.image` where its frame has alpha.
+
+        index: in the batch. Previews and the picture before decoding come behind all pictures.
+        """
+        if not self.method.is_rgba(index):
+            return
+        image = picture.image
+        pixels, latent = self._decoder_input(image, index)
+        decoded = self.models.decode(self.method.family, pixels, latent, self.settings.decode_passes)
+        layer = rgba_arrays(decoded)[0]
+        if self._init_pictures is not None:
+            layer = self._init_pictures.blend(layer, index)
+        result = saving.to_image(layer)
+        if self.settings.preview:
+            self._extra[0].append(saving.to_image(preview(layer)))
+        if self.settings.output_origin:
+            self._extra[1].append(image)
+        path = saving.save_layer(self.p, result, index)
+        if path is not None:
+            self._png_paths.append((result, path))
+        picture.image = result
+
+    def _decoder_input(self, image: Image.Image, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels [1, 3, H, W] in [0, 1] and the latent [1, 4, h, w] in the chosen scale.
+
+        Pixels are the VAE's own, not rounded, unless face restoration or another extension changed the picture.
+        """
+        if self._latents is None or self._pixels is None:
+            raise InputError("Nothing was sampled.")
+        pixels, latent = self._pixels[index : index + 1].float(), self._latents[index : index + 1].float()
+        rounded = (pixels * 255.0).to(torch.uint8)  # the host truncates
+        seen = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+        masked = bool(getattr(self.p, "overlay_images", None))
+        if seen.shape == rounded.shape and not masked and not torch.equal(seen, rounded.cpu()):
+            rounded = seen
+            pixels = seen.float() / 255.0
+        if self.settings.latent_scale is LatentScale.SAMPLER:
+            return rounded.float() / 255.0, latent
+        return pixels, self.p.sd_model.forge_objects.vae.first_stage_model.process_out(latent)
+
+    def finish(self, processed: Any) -> None:
+        """Hand over previews and leave the host's UNet as it was."""
+        for images in self._extra:
+            processed.extra_images.extend(images)
+        for image, path in self._png_paths:
+            image.already_saved_as = path
+        self.release()
+
+    def release(self) -> None:
+        """Give back what the run holds; twice is harmless."""
+        control.restore(self.p)
+        if self._handle is not None:
+            self._handle.release()
+        self._handle = self._latents = self._pixels = None
+
+
+def _infotext(settings: LayerSettings) -> dict[str, str]:
+    """Keys and values of what differs from the defaults; pictures are named by a hash of their content."""
+    values = {row.infotext: (row, row.get(settings)) for row in FIELDS}
+    return {
+        key: row.kind.to_text(value)
+        for key, (row, value) in values.items()
+        if value is not None and (isinstance(value, np.ndarray) or value != row.default)
+    }

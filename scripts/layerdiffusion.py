@@ -1,0 +1,91 @@
+"""LayerDiffusion for Stable Diffusion WebUI Forge: the host's hooks, each one call of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modules import scripts
+from modules.ui_components import InputAccordion
+from modules_forge.forge_canvas.canvas import ForgeCanvas
+
+import lib_layerdiffusion
+
+if Path(lib_layerdiffusion.__file__).resolve().parents[1] != Path(__file__).resolve().parents[1]:
+    raise ImportError(
+        "Another LayerDiffusion extension is installed beside this one and both bring a lib_layerdiffusion: "
+        "remove or disable one of them, then restart."
+    )
+
+from lib_layerdiffusion import panel
+from lib_layerdiffusion.hosts.forge import run as runs
+from lib_layerdiffusion.hosts.forge import saving
+from lib_layerdiffusion.hosts.forge.control import stopping
+from lib_layerdiffusion.hosts.forge.models import ForgeModels
+
+
+def in_run(p: Any, action: Callable[[runs.LayerRun], None]) -> None:
+    """Do something in the run on `p`, if LayerDiffusion is on; an error stops the run."""
+    run = runs.current(p)
+    if run is not None:
+        with stopping(p):
+            action(run)
+
+
+def _canvas(*, label: str, elem_id: str) -> Any:
+    return ForgeCanvas(numpy=True, no_scribbles=True, height=300, elem_id=elem_id, elem_classes=[label]).background
+
+
+class LayerDiffusionScript(scripts.Script):
+    """Generates layers with alpha on both tabs."""
+
+    models = ForgeModels()
+
+    def title(self) -> str:
+        """Name in the page and, in lower case, in the API."""
+        return "LayerDiffusion"
+
+    def show(self, _is_img2img: bool) -> Any:  # the host's signature
+        """On both tabs, always."""
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:  # the host's signature
+        """Build the accordion."""
+        saving.keep_alpha()
+        tab = "img2img" if is_img2img else "txt2img"
+        built = panel.build(InputAccordion, _canvas, lambda name: f"layerdiffusion_{tab}_{name}")
+        return built.inputs
+
+    def before_process(self, p: Any, *args: object) -> None:
+        """Read the settings and round the batch up, before the host lays out prompts and seeds."""
+        with stopping(p):
+            runs.begin(p, args, self.models)
+
+    def process(self, p: Any, *_args: object) -> None:
+        """Find everything that is wrong with the request; the model is loaded by now."""
+        in_run(p, lambda run: run.check())
+
+    def before_process_init_images(self, p: Any, pp: dict[str, Any], *_args: object) -> None:
+        """Prepare init pictures with alpha."""
+        in_run(p, lambda run: run.encode_init_pictures(pp.get("crop_region")))
+
+    def process_before_every_sampling(self, p: Any, *_args: object, **kwargs: Any) -> None:
+        """Patch the UNet; the host resets it before each pass."""
+        in_run(p, lambda run: run.patch_unet(kwargs["noise"]))
+
+    def post_sample(self, p: Any, ps: Any, *_args: object) -> None:
+        """Take the last latents."""
+        in_run(p, lambda run: run.keep_samples(ps.samples))
+
+    def postprocess_batch(self, p: Any, *_args: object, **kwargs: Any) -> None:
+        """Take the pixels before they are rounded."""
+        in_run(p, lambda run: run.keep_pixels(kwargs["images"]))
+
+    def postprocess_image_after_composite(self, p: Any, pp: Any, *_args: object) -> None:
+        """Put the decoded layer in the picture's place, before the host saves it."""
+        in_run(p, lambda run: run.replace(pp, p.batch_index))
+
+    def postprocess(self, p: Any, processed: Any, *_args: object) -> None:
+        """Add the previews and let go of everything."""
+        in_run(p, lambda run: run.finish(processed))
