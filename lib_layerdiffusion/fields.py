@@ -113,7 +113,15 @@ def _prompt(layer: Layer, old_name: str) -> SettingField:
 
 
 FIELDS: tuple[SettingField, ...] = (
-    SettingField("enabled", "Enabled", "LayerDiffusion", kinds.boolean(), default=False, old_name="enabled"),
+    SettingField(
+        "enabled",
+        "Enabled",
+        "LayerDiffusion",
+        kinds.boolean(),
+        default=False,
+        old_name="enabled",
+        help="an object that says anything else is meant to be enabled",
+    ),
     SettingField(
         "method",
         "Method",

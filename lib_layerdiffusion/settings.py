@@ -140,8 +140,8 @@ class LayerSettings:
 
     def to_mapping(self) -> dict[str, object]:
         """All settings by name as plain JSON; pictures are PNG data URIs. `from_mapping` is its inverse."""
-        values = {row: row.get(self) for row in FIELDS}
-        return {row.name: None if value is None else row.kind.to_json(value) for row, value in values.items()}
+        values = ((row, row.get(self)) for row in FIELDS)
+        return {row.name: None if value is None else row.kind.to_json(value) for row, value in values}
 
     @property
     def missing_pictures(self) -> tuple[Layer, ...]:
