@@ -1,0 +1,112 @@
+"""Sampling latents with a diffusers pipeline: from noise, from a picture, or inside a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import AutoPipelineForImage2Image
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SamplingRequest:
+    """One run of the sampler.
+
+    seeds: one per batch item; noise is drawn on the CPU, so that results do not depend on the device.
+    start: latents [B, 4, H/8, W/8] in the UNet's scale to start from, with `strength` of the schedule run on them.
+    mask: [1, 1, H/8, W/8], 1 where latents are made anew and 0 where `start` stays. progress: (steps done, of all).
+    options: further arguments of the pipeline's call (ControlNet pictures, IP-Adapter pictures and so on).
+    """
+
+    prompt: PromptEmbedding
+    negative: PromptEmbedding
+    seeds: Sequence[int]
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    start: Tensor | None = None
+    strength: float = 1.0
+    mask: Tensor | None = None
+    progress: Progress | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def sample(pipeline: Any, request: SamplingRequest) -> Tensor:
+    """Sample latents [B, 4, H/8, W/8] in the UNet's scale."""
+    batch = len(request.seeds)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
+    arguments: dict[str, Any] = {
+        **_prompt_arguments(request, batch),
+        **request.options,
+        "num_inference_steps": request.steps,
+        "guidance_scale": request.guidance,
+        "generator": generators,
+        "output_type": "latent",
+    }
+    if request.start is None:
+        shape = (1, pipeline.unet.config.out_channels, request.height // 8, request.width // 8)
+        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        arguments |= {"height": request.height, "width": request.width, "latents": noise.to(pipeline.unet.dtype)}
+        runner = pipeline
+    else:
+        runner = AutoPipelineForImage2Image.from_pipe(pipeline)
+        arguments |= {"image": request.start.to(pipeline.unet.dtype), "strength": request.strength}
+    runner.set_progress_bar_config(disable=True)
+    return runner(**arguments, callback_on_step_end=_AfterStep(request)).images
+
+
+def _prompt_arguments(request: SamplingRequest, batch: int) -> dict[str, Tensor]:
+    arguments = {"prompt_embeds": request.prompt.context, "pooled_prompt_embeds": request.prompt.pooled}
+    if request.guidance > 1:
+        arguments |= {
+            "negative_prompt_embeds": request.negative.context,
+            "negative_pooled_prompt_embeds": request.negative.pooled,
+        }
+    return {
+        name: value.repeat(batch, *[1] * (value.ndim - 1)) for name, value in arguments.items() if value is not None
+    }
+
+
+class _AfterStep:
+    """Reports progress, and keeps what lies outside the mask at the noise level of the next step."""
+
+    def __init__(self, request: SamplingRequest) -> None:
+        self._request = request
+        self._noise: Tensor | None = None
+
+    def __call__(self, pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        del timestep
+        request = self._request
+        if request.progress is not None:
+            request.progress(index + 1, pipeline.num_timesteps)
+        if request.mask is None or request.start is None:
+            return tensors
+        latents = tensors["latents"]
+        kept = self._kept(pipeline, index, latents)
+        mask = request.mask.to(latents)
+        return {**tensors, "latents": kept * (1 - mask) + latents * mask}
+
+    def _kept(self, pipeline: Any, index: int, latents: Tensor) -> Tensor:
+        start = self._request.start
+        if start is None:
+            return latents
+        start = start.to(latents)
+        timesteps = pipeline.scheduler.timesteps
+        after = len(timesteps) - pipeline.num_timesteps + index + 1
+        if after >= len(timesteps):
+            return start
+        if self._noise is None:
+            # The very noise that the pipeline has put on `start`: the same generators, drawn anew.
+            generators = [torch.Generator("cpu").manual_seed(seed) for seed in self._request.seeds]
+            self._noise = randn_tensor(start.shape, generator=generators, device=start.device, dtype=start.dtype)
+        return pipeline.scheduler.add_noise(start, self._noise, timesteps[after : after + 1])
