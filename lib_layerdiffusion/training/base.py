@@ -49,7 +49,7 @@ def new_unet(in_channels: int = 4) -> nn.Module:
     return UNet2DConditionModel(**{**UNET_CONFIG, "in_channels": in_channels})
 
 
-def new_scheduler() -> Any:  # noqa: ANN401
+def new_scheduler() -> Any:
     """DDIM with v-prediction and a noise schedule that ends in pure noise."""
     from diffusers import DDIMScheduler
 
@@ -76,7 +76,13 @@ def encode(vae: nn.Module, pictures: Tensor) -> Tensor:
 
 
 def velocity_loss(
-    unet: nn.Module, alphas: Tensor, latents: Tensor, text: Tensor, generator: Generator, *, prediction: str = "v_prediction"
+    unet: nn.Module,
+    alphas: Tensor,
+    latents: Tensor,
+    text: Tensor,
+    generator: Generator,
+    *,
+    prediction: str = "v_prediction",
 ) -> Tensor:
     """Mean squared error of the predicted velocity (or, for `prediction` "epsilon", noise) at random times."""
     times = torch.randint(len(alphas), (len(latents),), generator=generator)
@@ -91,7 +97,7 @@ def velocity_loss(
 class TextSide:
     """Tokenizer and text encoder together: strings in, states [N, L, C] out."""
 
-    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:  # noqa: ANN401
+    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:

@@ -106,7 +106,7 @@ class Workshop:
             stage = TransparencyStage(self.data, self.vae())
         else:
             stage = self.layer(stage_name)
-        TrainingLoop(stage, settings).run(lambda line: print(line, flush=True))  # noqa: T201 - the progress bar
+        TrainingLoop(stage, settings).run(lambda line: print(line, flush=True))
 
     def export(self, target: Path) -> None:
         """Write the pipeline, the transparent networks and every trained layer file, all fp16, under `target`."""

@@ -34,6 +34,7 @@ class LoopSettings:
     seed: int = 0
     bf16: bool = True
     threads: int = 2
+    """CPU threads; 0 adapts to the machine's load, for training in the background."""
     checkpoint_seconds: float = 60.0
     sample_steps: int = 1000
 
@@ -61,6 +62,14 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
 
 
+def idle_threads(limit: int = 2) -> int:
+    """How many threads to use beside other programs: on a busy machine one thread is several times faster than two.
+
+    Two threads wait for each other at every operation; where others hold one of the cores both stand still.
+    """
+    return limit if os.getloadavg()[0] < limit + 1 else 1
+
+
 def learning_rate_factor(step: int, progress: float, warmup: int) -> float:
     """Linear warm-up over `warmup` steps, then a cosine over `progress` (0 to 1) down to 2 %."""
     return min(1.0, (step + 1) / max(warmup, 1)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
@@ -77,7 +86,7 @@ class TrainingLoop:
     average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __post_init__(self) -> None:
-        torch.set_num_threads(self.settings.threads)
+        torch.set_num_threads(self.settings.threads or idle_threads())
         self.accelerator = _accelerator()
         self.device = self.accelerator.device if self.accelerator else torch.device("cpu")
         for module in self.stage.modules.values():
@@ -117,6 +126,8 @@ class TrainingLoop:
         figures: dict[str, float] = {}
         while self.progress < 1:
             started = time.monotonic()
+            if self.settings.threads == 0 and self.step % 20 == 0:
+                torch.set_num_threads(idle_threads())
             values = self._one_step()
             self.elapsed += time.monotonic() - started
             for key, value in values.items():
@@ -238,7 +249,7 @@ def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
             targets[key].copy_(value)
 
 
-def _accelerator() -> Any | None:  # noqa: ANN401
+def _accelerator() -> Any | None:
     """Accelerate's handle where it is installed and there is something to distribute or a GPU; else None."""
     if not torch.cuda.is_available() and "RANK" not in os.environ:
         return None

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     spelled = {word: [*word[:-1], word[-1] + _END] for word in sorted(set(words)) if word}
     merges: list[tuple[str, str]] = []
     while True:
-        pairs = Counter(pair for parts in spelled.values() for pair in zip(parts, parts[1:], strict=False))
+        pairs = Counter(pair for parts in spelled.values() for pair in pairwise(parts))
         if not pairs:
             return merges
         best = max(sorted(pairs), key=lambda pair: pairs[pair])
@@ -63,7 +64,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
             spelled[word] = joined
 
 
-def write_tokenizer(folder: Path, subjects: tuple[str, ...]) -> Any:  # noqa: ANN401
+def write_tokenizer(folder: Path, subjects: tuple[str, ...]) -> Any:
     """Write a CLIP tokenizer (vocab.json, merges.txt, configs) that knows the subjects' words; return it."""
     from transformers import CLIPTokenizer
 
@@ -76,13 +77,16 @@ def write_tokenizer(folder: Path, subjects: tuple[str, ...]) -> Any:  # noqa: AN
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     tokenizer = CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS, pad_token="<|endoftext|>"
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        model_max_length=MAX_TOKENS,
+        pad_token="<|endoftext|>",  # noqa: S106 - a word, not a secret
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
-def new_text_encoder(tokenizer: Any) -> nn.Module:  # noqa: ANN401
+def new_text_encoder(tokenizer: Any) -> nn.Module:
     """A fresh two-layer CLIP text model for a tokenizer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 

@@ -100,7 +100,8 @@ class VaeStage:
         mse = F.mse_loss(decoded, target)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = F.l1_loss(decoded, target) + mse + multiscale_gradient(decoded, target) + KL_WEIGHT * kl
-        # Flat colour is what this VAE learns last: mean colours of 8 px cells and hue (colour without its mean) count extra.
+        # Flat colour is what this VAE learns last, so mean colours of 8 px cells and hue (colour less its mean) count
+        # extra.
         loss = loss + F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(target, 8))
         hue = (decoded - decoded.mean(dim=1, keepdim=True)) - (target - target.mean(dim=1, keepdim=True))
         loss = loss + 2 * hue.abs().mean() + 4 * hue.square().mean()
