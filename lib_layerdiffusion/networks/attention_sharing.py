@@ -7,90 +7,22 @@ handed in.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib_layerdiffusion.errors import InputError, WeightsError
-from lib_layerdiffusion.networks.loading import count_indices, load_strictly
+from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
+from lib_layerdiffusion.networks.sharing_run import AttentionLayer, SharingRun, is_plain_linear
+from lib_layerdiffusion.networks.transparent_encoder import convolution_stack
 
-SIGNAL_CHANNELS = 256
+__all__ = ["AttentionSharing", "ConditionEncoder", "SharingRun", "SharingUnit", "is_plain_linear"]
+
 PROJECTIONS = ("q", "k", "v", "out")
 
-
-class AttentionLayer(Protocol):
-    """What a host's attention layer has to offer; Forge's and diffusers' both do."""
-
-    heads: int
-    to_q: Callable[[Tensor], Tensor]
-    to_k: Callable[[Tensor], Tensor]
-    to_v: Callable[[Tensor], Tensor]
-    to_out: Sequence[Callable[[Tensor], Tensor]]
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head attention, q [B, N, C], k and v [B, M, C] -> [B, N, C]."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
-def is_plain_linear(layer: object) -> bool:
-    """Whether a layer's output is its weight's product and nothing else, so that an update can be folded into it."""
-    return type(layer) is nn.Linear
-
-
-@dataclass
-class SharingRun:
-    """What the units of one run share.
-
-    frame_contexts: per frame a context [1, M, D] that replaces the batch's in conditional rows, or None.
-    signals: tokens -> condition signal [1, 256, h, w]. weight: scales every learned addition; 0 is the plain layer.
-    can_fold: tells for which of the UNet's linear layers the updates may be multiplied out once per run.
-    conditional: bool [B], set by the host before every call of the UNet: the rows that follow the prompt.
-    """
-
-    frame_contexts: Sequence[Tensor | None] = ()
-    signals: Mapping[int, Tensor] = field(default_factory=dict)
-    weight: float = 1.0
-    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
-    can_fold: Callable[[object], bool] = is_plain_linear
-    conditional: Tensor | None = None
-    _kept: dict[Hashable, tuple[object, Any]] = field(default_factory=dict, repr=False)
-
-    def once(self, key: Hashable, source: Tensor, make: Callable[[], Tensor]) -> Tensor:
-        """`make()`, computed anew only when `source` is another tensor or was written to; not kept under autograd."""
-        if torch.is_grad_enabled():
-            return make()
-        version = 0 if source.is_inference() else source._version
-        state = (source, version, source.device, source.dtype)
-        kept = self._kept.get(key)
-        if kept is None or kept[0][0] is not source or kept[0][1:] != state[1:]:  # type: ignore[index]
-            kept = self._kept[key] = (state, make())
-        return kept[1]
-
-    def contexts(self, context: Tensor, frames: int) -> Tensor:
-        """The context of every row: a frame's own in its conditional rows, the batch's elsewhere.
-
-        Lengths that differ are repeated to their least common multiple, which leaves attention as it is.
-        """
-        own = [self.frame_contexts[i] if i < len(self.frame_contexts) else None for i in range(frames)]
-        if self.conditional is None or all(item is None for item in own):
-            return context
-        length = math.lcm(context.shape[1], *(item.shape[1] for item in own if item is not None))
-        rows = context.repeat(1, length // context.shape[1], 1)
-        conditional = self.conditional.to(context.device)
-        for frame, item in enumerate(own):
-            if item is None:
-                continue
-            replacement = item.to(rows).repeat(1, length // item.shape[1], 1)
-            follows = conditional[frame::frames, None, None]
-            rows[frame::frames] = torch.where(follows, replacement, rows[frame::frames])
-        return rows
+_NAME = "attention-sharing file"
 
 
 class LowRank(nn.Module):
@@ -147,21 +79,25 @@ class SharingUnit(nn.Module):
         rows, tokens, channels = hidden.shape
         if rows % self.frames:
             raise InputError(f"The batch size must be a multiple of {self.frames} for this method; {rows} is not.")
-        states = hidden.view(-1, self.frames, tokens, channels).transpose(0, 1)
-        if self.control_convs is not None:
-            states = states + run.weight * self._control(tokens, hidden, run)
-        states = states.reshape(rows, tokens, channels)
-        if context is None:
-            source = states
-        else:
-            by_row = run.once(("context", self.frames), context, lambda: run.contexts(context, self.frames))
+        # Frame by frame from here on, [frames, pictures, ...], so that one batched product serves all frames.
+        states = hidden.view(-1, self.frames, tokens, channels).transpose(0, 1).reshape(rows, tokens, channels)
+        control = None if self.control_convs is None else self._control(tokens, hidden, run)
+        if control is not None:
+            framed = states.view(self.frames, -1, tokens, channels)
+            states = torch.add(framed, control, alpha=run.weight).view_as(states)
+        source = states
+        if context is not None:
+            by_row = run.contexts(context, self.frames)
             source = by_row.unflatten(0, (-1, self.frames)).transpose(0, 1).flatten(0, 1)
         q = self._project("q", states, attention.to_q, run)
         k = self._project("k", source, attention.to_k, run)
         v = self._project("v", source, attention.to_v, run)
-        states = states + self._project("out", run.attention(q, k, v, attention.heads), attention.to_out[0], run)
-        states = states.view(self.frames, -1, tokens, channels).transpose(0, 1).reshape(rows, tokens, channels)
-        return states - hidden + run.weight * self._across_frames(states, attention.heads, run)
+        change = self._project("out", run.attention(q, k, v, attention.heads), attention.to_out[0], run)
+        temporal = self._across_frames(states + change, attention.heads, run)
+        change = torch.add(change, temporal, alpha=run.weight).view(self.frames, -1, tokens, channels)
+        if control is not None:
+            change = torch.add(change, control, alpha=run.weight)
+        return change.transpose(0, 1).reshape(rows, tokens, channels)
 
     def _control(self, tokens: int, hidden: Tensor, run: SharingRun) -> Tensor:
         """The condition's addition for every frame, [frames, 1, N, C]."""
@@ -174,7 +110,7 @@ class SharingUnit(nn.Module):
             maps = [_in_dtype(convolutions, source) for convolutions in self.control_convs or ()]
             return torch.stack([item.flatten(2).transpose(1, 2) for item in maps])
 
-        return run.once((id(self), "control", hidden.dtype, hidden.device), signal, make)
+        return run.once((id(self), "control", tokens, hidden.dtype, hidden.device), signal, make)
 
     def _project(self, name: str, x: Tensor, base: Callable[[Tensor], Tensor], run: SharingRun) -> Tensor:
         """The UNet's projection of [frames * G, N, C_in], frame by frame updated, -> [frames * G, N, C_out]."""
@@ -182,27 +118,56 @@ class SharingUnit(nn.Module):
         framed = x.reshape(self.frames, -1, x.shape[-1])
         weight: Tensor = getattr(base, "weight", x)
         if run.can_fold(base) and weight.dtype == x.dtype and weight.device == x.device:
-            folded = run.once((id(self), name, "folded"), weight, lambda: _folded(weight, updates, run.weight))
-            y = torch.bmm(framed, folded)
+            key = (id(self), name, "folded", run.weight)
+            folded = run.once(key, weight, lambda: _folded(weight, updates, run.weight))
             bias: Tensor | None = getattr(base, "bias", None)
-            y = y if bias is None else y + bias
+            y = torch.bmm(framed, folded) if bias is None else torch.baddbmm(bias, framed, folded)
             return y.view(*x.shape[:-1], -1)
-        first = updates[0].down.weight
-        down = run.once((id(self), name, "down", x.dtype), first, lambda: _stacked(updates, "down", x))
-        up = run.once((id(self), name, "up", x.dtype), first, lambda: _stacked(updates, "up", x))
-        update = torch.bmm(torch.bmm(framed, down), up).view(*x.shape[:-1], -1)
-        return torch.add(base(x), update, alpha=run.weight)
+        key = (id(self), name, "factors", x.dtype, x.device)
+        down, up = run.once(key, updates[0].down.weight, lambda: _stacked(updates, x))
+        plain = base(x)
+        return torch.baddbmm(plain.view(self.frames, -1, plain.shape[-1]), framed @ down, up, alpha=run.weight).view_as(
+            plain
+        )
 
     def _across_frames(self, states: Tensor, heads: int, run: SharingRun) -> Tensor:
-        """Attention of every position over the frames of its own picture, [B, N, C] -> [B, N, C]."""
-        rows, tokens, channels = states.shape
+        """Attention of every position over the frames of its own picture, [frames * G, N, C] -> [frames * G, N, C]."""
         norm = self.temporal_n
-        x = functional.layer_norm(states, (channels,), norm.weight.to(states), norm.bias.to(states), norm.eps)
-        x = _linear(self.temporal_i, x)
-        x = x.view(-1, self.frames, tokens, channels).transpose(1, 2).reshape(-1, self.frames, channels)
-        q, k, v = (_linear(layer, x) for layer in (self.temporal_q, self.temporal_k, self.temporal_v))
-        x = _linear(self.temporal_o, v if self.frames == 1 else run.attention(q, k, v, heads))
-        return x.view(-1, tokens, self.frames, channels).transpose(1, 2).reshape(rows, tokens, channels)
+        x = functional.layer_norm(states, norm.normalized_shape, norm.weight.to(states), norm.bias.to(states), norm.eps)
+        if self.frames == 1:
+            # A frame alone attends to itself wholly: what remains is three linear layers in a row, hence one.
+            key = (id(self), "alone", x.dtype, x.device)
+            weight, bias = run.once(key, self.temporal_v.weight, lambda: self._alone(x))
+            return functional.linear(x, weight, bias)
+        x = self._temporal("i", x, run)
+        q, k, v = (
+            self._temporal(name, x, run).view(self.frames, -1, heads, x.shape[-1] // heads) for name in ("q", "k", "v")
+        )
+        return self._temporal("o", _attend_over_frames(q, k, v).reshape(x.shape), run)
+
+    def _temporal(self, name: str, x: Tensor, run: SharingRun) -> Tensor:
+        layer: nn.Linear = getattr(self, f"temporal_{name}")
+        key = (id(self), "temporal", name, x.dtype, x.device)
+        weight, bias = run.once(key, layer.weight, lambda: (layer.weight.to(x), layer.bias.to(x)))
+        return functional.linear(x, weight, bias)
+
+    def _alone(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of `temporal_o(temporal_v(temporal_i(x)))`, in the dtype and on the device of `like`."""
+        stored = (self.temporal_i.weight, self.temporal_v.weight, self.temporal_o.weight)
+        i, v, o = (weight.to(like.device, torch.float32) for weight in stored)
+        stored_biases = (self.temporal_i.bias, self.temporal_v.bias, self.temporal_o.bias)
+        bias_i, bias_v, bias_o = (bias.to(like.device, torch.float32) for bias in stored_biases)
+        return (o @ v @ i).to(like), (o @ (v @ bias_i + bias_v) + bias_o).to(like)
+
+
+def _attend_over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention along the first axis of [frames, positions, heads, d], position by position.
+
+    Batched products of tiny matrices: the usual kernels are made for few long sequences, take several times as long for
+    thousands of two or three, and many refuse more than 65,535 of them.
+    """
+    scores = torch.einsum("iphd,jphd->phij", q * q.shape[-1] ** -0.5, k)
+    return torch.einsum("phij,jphd->iphd", scores.softmax(-1), v)
 
 
 def _in_dtype(layers: nn.Module, x: Tensor) -> Tensor:
@@ -211,18 +176,17 @@ def _in_dtype(layers: nn.Module, x: Tensor) -> Tensor:
     return torch.func.functional_call(layers, weights, (x,))
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return functional.linear(x, layer.weight.to(x), layer.bias.to(x))
-
-
-def _stacked(updates: Sequence[LowRank], part: str, like: Tensor) -> Tensor:
-    """Matrices of all frames, transposed so that they multiply from the right, [frames, in, out]."""
-    return torch.stack([getattr(update, part).weight.to(like).T for update in updates])
+def _stacked(updates: Sequence[LowRank], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of all frames, transposed so that they multiply from the right: [frames, in, r], [frames, r, out]."""
+    down = torch.stack([update.down.weight.to(like) for update in updates])
+    up = torch.stack([update.up.weight.to(like) for update in updates])
+    return down.transpose(1, 2), up.transpose(1, 2)
 
 
 def _folded(weight: Tensor, updates: Sequence[LowRank], strength: float) -> Tensor:
-    products = [update.up.weight.to(weight) @ update.down.weight.to(weight) for update in updates]
-    return torch.stack([torch.add(weight, product, alpha=strength).T for product in products])
+    """`weight` plus each frame's update, transposed, [frames, in, out]; `weight` itself stays as it is."""
+    pairs = [(update.up.weight.to(weight), update.down.weight.to(weight)) for update in updates]
+    return torch.stack([torch.addmm(weight, up, down, alpha=strength) for up, down in pairs]).transpose(1, 2)
 
 
 def _control_layers(signal_channels: int, channels: int) -> nn.Sequential:
@@ -238,14 +202,9 @@ class ConditionEncoder(nn.Module):
 
     def __init__(self, channels: Sequence[int] = (32, 64, 128, 256), sizes: int = 4) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for level, width in enumerate(channels):
-            layers += [nn.Conv2d(before, width, 3, stride=2 if level else 1, padding=1), nn.SiLU()]
-            layers += [nn.Conv2d(width, width, 3, padding=1), nn.SiLU()]
-            before = width
+        before = channels[-1]
         self.sizes = sizes
-        self.blocks_0 = nn.Sequential(*layers)
+        self.blocks_0 = nn.Sequential(*convolution_stack(3, channels))
         for size in range(1, sizes):
             halving = nn.Conv2d(before, before, 3, stride=2, padding=1)
             setattr(
@@ -315,27 +274,24 @@ class AttentionSharing(nn.Module):
         Raises:
             WeightsError: they are no attention-sharing file's; the message names keys that differ.
         """
-        unit = "hookers.layers.{}.to_{}_lora.0.down.weight"
         count = count_indices(state_dict, "hookers.layers.")
         frames = count_indices(state_dict, "hookers.layers.0.to_q_lora.")
-        try:
-            rank = state_dict[unit.format(0, "q")].shape[0]
-            widths = []
-            for index in range(count):
-                channels = state_dict[unit.format(index, "q")].shape[1]
-                source = state_dict[unit.format(index, "k")].shape[1]
-                # Cross-attention units are every second one; a context as wide as the states has the same keys.
-                widths.append((channels, source if index % 2 or source != channels else None))
-            channels = None
-            if any(key.startswith("kwargs_encoder.") for key in state_dict):
-                channels = [state_dict[f"kwargs_encoder.blocks_0.{4 * level}.weight"].shape[0] for level in range(4)]
-        except KeyError as missing:
-            raise WeightsError(
-                f"The file is no attention-sharing file: {missing} is missing; fetch it again."
-            ) from None
+        widths: list[tuple[int, int | None]] = []
+        rank = 0
+        for index in range(max(count, 1)):
+            unit = f"hookers.layers.{index}.to_{{}}_lora.0.down.weight"
+            rank, channels = shape_of(state_dict, unit.format("q"), 2, _NAME)
+            source = shape_of(state_dict, unit.format("k"), 2, _NAME)[1]
+            # Cross-attention units are every second one; a context as wide as the states has the same keys.
+            widths.append((channels, source if index % 2 or source != channels else None))
         sizes = count_indices(state_dict, "kwargs_encoder.blocks_")
+        signal_widths = None
+        if sizes:
+            pairs = count_indices(state_dict, "kwargs_encoder.blocks_0.") // 2
+            keys = [f"kwargs_encoder.blocks_0.{4 * pair}.weight" for pair in range(max(pairs, 1))]
+            signal_widths = [shape_of(state_dict, key, 4, _NAME)[0] for key in keys]
 
         def build() -> AttentionSharing:
-            return cls(widths, frames=frames, rank=rank, condition_channels=channels, condition_sizes=sizes)
+            return cls(widths, frames=frames, rank=rank, condition_channels=signal_widths, condition_sizes=sizes)
 
-        return load_strictly(build, state_dict, "attention-sharing file")
+        return load_strictly(build, state_dict, _NAME)

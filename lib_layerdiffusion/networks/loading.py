@@ -24,8 +24,11 @@ def load_strictly(build: Callable[[], Network], state_dict: Mapping[str, Tensor]
     Raises:
         WeightsError: keys are missing or left over, or shapes differ; the message names the first of them.
     """
-    with torch.device("meta"):
-        network = build()
+    try:
+        with torch.device("meta"):
+            network = build()
+    except ValueError as error:
+        raise WeightsError(f"The file is not that of a {what} ({error}): fetch the right one again.") from error
     check_keys({key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}, state_dict, what)
     network.load_state_dict(state_dict, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)

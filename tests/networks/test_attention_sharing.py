@@ -89,6 +89,64 @@ def test_weight_zero_is_the_plain_layer_to_the_bit():
     assert torch.equal(unit(hidden, base, None, run), plain)
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+@torch.no_grad()
+def test_weight_scales_every_learned_addition(frames):
+    signal = {16: torch.randn(1, 8, 4, 4)}
+    torch.manual_seed(7)
+    unit = SharingUnit(32, None, frames=frames, rank=4, signal_channels=8)
+    for parameter in unit.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    base, hidden = BaseAttention(32, 32, heads=4), torch.randn(2 * frames, 16, 32)
+    half = unit(hidden, base, None, SharingRun(signals=signal, weight=0.5))
+    for name, parameter in unit.named_parameters():
+        if ".up." in name or "temporal_o" in name or (name.startswith("control_convs") and ".2." in name):
+            parameter.mul_(0.5)
+    torch.testing.assert_close(unit(hidden, base, None, SharingRun(signals=signal)), half)
+
+
+@torch.no_grad()
+def test_one_run_follows_changed_conditional_rows_and_weight():
+    unit, base = random_unit(2, context=24)
+    hidden, context = torch.randn(4, 16, 32), torch.randn(4, 6, 24)
+    run = SharingRun([torch.randn(1, 6, 24)] * 2)
+    for conditional, weight in (([0, 0, 1, 1], 1.0), ([1, 1, 1, 1], 1.0), ([1, 1, 1, 1], 0.3)):
+        run.conditional, run.weight = torch.tensor(conditional, dtype=torch.bool), weight
+        fresh = SharingRun(run.frame_contexts, weight=weight, conditional=run.conditional)
+        assert torch.equal(unit(hidden, base, context, run), unit(hidden, base, context, fresh))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("frames", [1, 3])
+@torch.no_grad()
+def test_units_stored_in_half_precision_compute_in_the_dtype_of_the_states(frames, dtype):
+    unit, base = random_unit(frames)
+    hidden = torch.randn(frames, 16, 32)
+    exact = unit(hidden, base, None, SharingRun())
+    from_half = unit.to(dtype)(hidden, base, None, SharingRun())
+    assert from_half.dtype == torch.float32
+    assert (from_half - exact).norm() < 0.02 * exact.norm()
+    rough = unit(hidden.to(dtype), base.to(dtype), None, SharingRun())
+    assert rough.dtype == dtype
+    assert (rough.float() - exact).norm() < 0.05 * exact.norm()
+
+
+@torch.no_grad()
+def test_more_positions_than_attention_kernels_take():
+    unit, base = random_unit(2)
+    hidden = torch.randn(2, 70_000, 32)
+    run = SharingRun(attention=lambda q, k, v, heads: v)  # the layer's own attention is not what is looked at
+    few = unit(hidden[:, :50], base, None, run)
+    torch.testing.assert_close(unit(hidden, base, None, run)[:, :50], few, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_signal_of_another_size_is_refused():
+    unit = SharingUnit(32, None, frames=2, rank=4, signal_channels=8)
+    with pytest.raises(InputError, match="size"):
+        unit(torch.randn(2, 16, 32), BaseAttention(32, 32), None, SharingRun(signals={64: torch.zeros(1, 8, 8, 8)}))
+
+
 @torch.no_grad()
 def test_folding_follows_a_changed_base_weight():
     unit, base = random_unit(2)
@@ -152,5 +210,6 @@ def test_module_is_rebuilt_from_its_keys(frames, condition):
     del damaged["hookers.layers.2.temporal_q.bias"]
     with pytest.raises(WeightsError, match=r"layers\.2\.temporal_q\.bias"):
         AttentionSharing.from_state_dict(damaged)
-    with pytest.raises(WeightsError):
-        AttentionSharing.from_state_dict({"a.weight": torch.zeros(1)})
+    for other in ({"a.weight": torch.zeros(1)}, {"hookers.layers.0.to_q_lora.0.down.weight": torch.zeros(1)}, {}):
+        with pytest.raises(WeightsError):
+            AttentionSharing.from_state_dict(other)

@@ -73,6 +73,19 @@ def test_loaders_refuse_each_others_files():
         TransparentDecoder.from_state_dict(TransparentEncoder().state_dict())
     with pytest.raises(WeightsError):
         TransparentEncoder.from_state_dict(TransparentDecoder(channels=SMALL).state_dict())
+    impossible = TransparentDecoder(channels=SMALL).state_dict()
+    shallow = {
+        key: value for key, value in impossible.items() if not key.startswith(("down_blocks.3", "down_blocks.4"))
+    }
+    for weights in (shallow, {}):
+        with pytest.raises(WeightsError):
+            TransparentDecoder.from_state_dict(weights)
+
+
+@pytest.mark.parametrize("sizes", [((1, 3, 40, 64), (1, 4, 5, 8)), ((1, 3, 64, 64), (1, 4, 8, 4))])
+def test_decoder_refuses_sizes_that_do_not_fit(sizes):
+    with pytest.raises(ValueError, match=r"64|40"):
+        TransparentDecoder(channels=SMALL)(torch.rand(sizes[0]), torch.rand(sizes[1]))
 
 
 @torch.no_grad()

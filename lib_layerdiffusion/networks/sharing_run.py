@@ -1,0 +1,108 @@
+"""What the attention-sharing units of one run share: strength, contexts, signals, and what is computed only once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+T = TypeVar("T")
+
+
+class AttentionLayer(Protocol):
+    """What a host's attention layer has to offer; Forge's and diffusers' both do."""
+
+    heads: int
+    to_q: Callable[[Tensor], Tensor]
+    to_k: Callable[[Tensor], Tensor]
+    to_v: Callable[[Tensor], Tensor]
+    to_out: Sequence[Callable[[Tensor], Tensor]]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention, q [B, N, C], k and v [B, M, C] -> [B, N, C]."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def is_plain_linear(layer: object) -> bool:
+    """Whether a layer's output is its weight's product and nothing else, so that an update can be folded into it."""
+    return type(layer) is nn.Linear
+
+
+@dataclass
+class _Kept:
+    """A value and the tensor that it follows from; `state` tells whether that tensor has changed since."""
+
+    source: Tensor
+    state: tuple[Any, ...]
+    value: Any
+
+
+@dataclass
+class SharingRun:
+    """What the units of one run share.
+
+    frame_contexts: per frame a context [1, M, D] that replaces the batch's in conditional rows, or None.
+    signals: tokens -> condition signal [1, 256, h, w]. weight: scales every learned addition; 0 is the plain layer.
+    can_fold: tells for which of the UNet's linear layers the updates may be multiplied out once per run.
+    attention: the host's kernel, (q [B, N, C], k [B, M, C], v [B, M, C], heads) -> [B, N, C].
+    conditional: bool [B], set by the host before every call of the UNet: the rows that follow the prompt; without it
+    there are no frame contexts.
+    """
+
+    frame_contexts: Sequence[Tensor | None] = ()
+    signals: Mapping[int, Tensor] = field(default_factory=dict)
+    weight: float = 1.0
+    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
+    can_fold: Callable[[object], bool] = is_plain_linear
+    conditional: Tensor | None = None
+    _kept: dict[Hashable, _Kept] = field(default_factory=dict, repr=False)
+    _contexts: tuple[Tensor, Tensor, object, Tensor] | None = field(default=None, repr=False)
+
+    def once(self, key: Hashable, source: Tensor, make: Callable[[], T]) -> T:
+        """`make()`, computed anew only when `source` is another tensor or was written to; not kept under autograd."""
+        if torch.is_grad_enabled():
+            return make()
+        version = 0 if source.is_inference() else source._version
+        kept = self._kept.get(key)
+        if kept is None or kept.source is not source or kept.state != (version, source.device, source.dtype):
+            kept = self._kept[key] = _Kept(source, (version, source.device, source.dtype), make())
+        return kept.value
+
+    def forget(self) -> None:
+        """Drop everything that was computed once: products with the UNet's weights, signals' additions, contexts."""
+        self._kept.clear()
+        self._contexts = None
+
+    def contexts(self, context: Tensor, frames: int) -> Tensor:
+        """The context of every row: a frame's own in its conditional rows, the batch's elsewhere.
+
+        Lengths that differ are repeated to their least common multiple, which leaves attention as it is. Computed anew
+        where `context`, `conditional` or `frame_contexts` is another object: all units of a UNet call share the result.
+        """
+        conditional = self.conditional
+        own = [*self.frame_contexts, *[None] * frames][:frames]
+        if conditional is None or all(item is None for item in own):
+            return context
+        kept = self._contexts
+        if kept is None or kept[0] is not context or kept[1] is not conditional or kept[2] is not self.frame_contexts:
+            rows = _with_frame_contexts(context, own, conditional.to(context.device))
+            kept = self._contexts = (context, conditional, self.frame_contexts, rows)
+        return kept[3]
+
+
+def _with_frame_contexts(context: Tensor, own: Sequence[Tensor | None], conditional: Tensor) -> Tensor:
+    length = math.lcm(context.shape[1], *(item.shape[1] for item in own if item is not None))
+    rows = context.repeat(1, length // context.shape[1], 1)
+    for frame, item in enumerate(own):
+        if item is not None:
+            of_frame = slice(frame, None, len(own))
+            replacement = item.to(rows).repeat(1, length // item.shape[1], 1)
+            rows[of_frame] = torch.where(conditional[of_frame, None, None], replacement, rows[of_frame])
+    return rows
