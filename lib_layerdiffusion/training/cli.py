@@ -81,10 +81,12 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.errors import SettingsError
     from lib_layerdiffusion.training.layers import RECIPES
     from lib_layerdiffusion.training.loop import LoopSettings
+    from lib_layerdiffusion.training.sharing import SHARING_RECIPES
 
+    methods = (*RECIPES, *SHARING_RECIPES)
     stage = arguments.method if arguments.name == "layer" else arguments.name
-    if arguments.name == "layer" and stage not in RECIPES:
-        raise SettingsError(f'There is no recipe for the method "{stage}"; take one of {", ".join(RECIPES)}.')
+    if arguments.name == "layer" and stage not in methods:
+        raise SettingsError(f'There is no recipe for the method "{stage}"; take one of {", ".join(methods)}.')
     options: dict[str, Any] = dict(DEFAULTS[arguments.name])
     given = {"batch": arguments.batch, "learning_rate": arguments.learning_rate}
     options.update({key: value for key, value in given.items() if value is not None})

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lib_layerdiffusion.training.base import BaseStage, TextSide, new_scheduler, new_unet
 from lib_layerdiffusion.training.data import IconSet
-from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents, published_keys
+from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, load_average
+from lib_layerdiffusion.training.sharing import SHARING_RECIPES, SharingStage
 from lib_layerdiffusion.training.text import demo_subjects, demo_words, new_text_encoder, write_tokenizer
 from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.vae import VaeStage, icons_tensor, new_vae
@@ -86,10 +87,13 @@ class Workshop:
             torch.save(paired_latents(self.transparency(), icons_tensor(icons)), path)
         return torch.load(path, weights_only=True)
 
-    def layer(self, method: str) -> LayerStage:
+    def layer(self, method: str) -> LayerStage | SharingStage:
         """A layer stage with fresh changes on the base."""
         unet, text, scale = self.base()
-        stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
+        if method in SHARING_RECIPES:
+            stage = SharingStage(SHARING_RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
+        else:
+            stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
         stage.use_schedule(self.scheduler())
         return stage
 
@@ -127,12 +131,11 @@ class Workshop:
         layers.mkdir(exist_ok=True)
         stage = self.transparency()
         write_transparency(stage, layers)
-        for method, recipe in RECIPES.items():
+        for method in (*RECIPES, *SHARING_RECIPES):
             if (self.runs / method / "checkpoint.pt").exists():
                 layer = self.layer(method)
                 load_average(self.runs / method, layer.modules)
-                tensors = published_keys(layer.changes, layer.unet.config)
-                save_file(tensors, layers / f"{recipe.file}.safetensors")
+                save_file(layer.published(), layers / f"{layer.recipe.file}.safetensors")
         (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in self.subjects))
 
 

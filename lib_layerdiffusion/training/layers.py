@@ -143,6 +143,8 @@ def paired_latents(stage: TransparencyStage, icons: Tensor, scenes_each: int = 2
         "adjusted": adjusted,
         "bg": encode(stage.vae, scenes),
         "blend": encode(stage.vae, scenes + (rgba[:, :3] - scenes) * rgba[:, 3:]),
+        "pixels_fg": (premultiply_grey(rgba) * 255).round().to(torch.uint8),
+        "pixels_bg": (scenes * 255).round().to(torch.uint8),
         "rows": rows,
         "kinds": torch.tensor(kinds),
     }
@@ -186,6 +188,10 @@ class LayerStage:
             text = self.text([self.words(int(row), generator) for row in rows])
         unet = Conditioned(self.unet, conditions)
         return velocity_loss(unet, self.alphas, target, text, generator, prediction=self.prediction), {}
+
+    def published(self) -> dict[str, Tensor]:
+        """The file's tensors in the published grammar, fp16."""
+        return published_keys(self.changes, self.unet.config)
 
     def sample(self, path: Path) -> None:
         """Nothing to draw here: layers are judged by `evaluate`."""

@@ -44,8 +44,8 @@ def perforated(rgba: Tensor, generator: Generator) -> Tensor:
 def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
     """Mean squared error of composites over uniformly random grey levels, in closed form (AlphaVAE's idea).
 
-    Both are [N, 4, H, W] straight RGBA. With d the difference of premultiplied colours and e that of alphas the error on
-    a background b is d - b e, whose square averages to d^2 - d e + e^2 / 3 for b uniform in [0, 1].
+    Both are [N, 4, H, W] straight RGBA. With d the difference of premultiplied colours and e that of alphas the error
+    on a background b is d - b e, whose square averages to d^2 - d e + e^2 / 3 for b uniform in [0, 1].
     """
     colour = ours[:, :3] * ours[:, 3:] - theirs[:, :3] * theirs[:, 3:]
     alpha = ours[:, 3:] - theirs[:, 3:]
