@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lib_layerdiffusion.errors import LayerDiffusionError
+
 _VERBS = ("init", "sample", "save_samples", "get_token_merging_ratio")
 """What the host calls on `p` outside of hooks, in this order: before, between and after sampling."""
 _SAMPLER_VERBS = ("sample", "sample_img2img")
@@ -52,6 +54,9 @@ def restore(p: Any) -> None:
 
 def stop(p: Any, error: BaseException) -> None:
     """Let the next thing that the host does with `p` raise `error`, so that page and API show it."""
+    if isinstance(error, LayerDiffusionError):
+        # The host's API answers an exception with the status and the detail that it carries.
+        vars(error).update(status_code=422, detail=str(error))
 
     def fail(_original: Callable[..., Any], *_args: Any, **_kwargs: Any) -> Any:
         raise error

@@ -98,6 +98,13 @@ class ForgeHost:
         objects.unet = patched
         return ForgeHandle(objects, plain, patched)
 
+    def forget(self) -> None:
+        """Let go of what was computed for the run; its tensors would live as long as the processing object."""
+        for run in self._sharing.values():
+            run.forget()
+        self._sharing.clear()
+        self._latents.clear()
+
     def _condition_latents(self, injection: Injection) -> Tensor | None:
         """[1, 4 n, h, w]; anew for each batch, whose seed decides how the VAE's distribution is sampled."""
         if not injection.conditions:
@@ -108,7 +115,7 @@ class ForgeHost:
         return self._latents[key]
 
     def _share_attention(self, patched: Any, injection: Injection, sharing: AttentionSharing) -> None:
-        patcher = self._models.sharing_patcher(sharing, patched)
+        patcher = self._models.sharing_patcher(injection.method, sharing, patched)
         patched.add_extra_model_patcher_during_sampling(patcher)
         key = tuple(injection.conditions[0].shape) if injection.conditions else ()
         if key not in self._sharing:

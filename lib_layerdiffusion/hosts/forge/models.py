@@ -2,80 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from backend import memory_management
 from backend.patcher.base import ModelPatcher
+from modules import paths, shared
 from torch import Tensor, nn
 
-from lib_layerdiffusion.hosts.forge.files import LayerFiles
-from lib_layerdiffusion.injection import LayerWeights, read_layer_weights
-from lib_layerdiffusion.methods import VAE_FILES, Family, LayerMethod
-from lib_layerdiffusion.networks import AttentionSharing, TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.hosts.forge import options
+from lib_layerdiffusion.injection import LayerWeights
+from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
+from lib_layerdiffusion.networks import AttentionSharing
 from lib_layerdiffusion.pictures import Picture
 from lib_layerdiffusion.transparency import LatentTransparency
+from lib_layerdiffusion.weights import WeightStore
 
-Build = Callable[[Mapping[str, Tensor]], nn.Module]
+FOLDER = "layer_model"
+"""Where the reference extension keeps its files, in the host's folder of models."""
+
+
+def models_folder() -> Path:
+    """Where layer files are looked for and put: where command line or settings page say, or beside the checkpoints."""
+    chosen = getattr(shared.cmd_opts, "layerdiffusion_models_dir", None) or options.models_dir()
+    return Path(chosen) if chosen else Path(paths.models_path) / FOLDER
 
 
 class ForgeModels:
-    """Keeps the last layer file, and encoder and decoder of every family that was used."""
+    """The weight store of this process, and the host's patchers of what was read from it."""
 
     def __init__(self) -> None:
-        self.files = LayerFiles()
-        self._weights: tuple[Hashable, LayerWeights] | None = None
-        self._networks: dict[str, tuple[Hashable, ModelPatcher]] = {}
-        self._sharing: tuple[AttentionSharing, ModelPatcher] | None = None
+        self._store: WeightStore | None = None
+        self._patchers: dict[str, ModelPatcher] = {}
+
+    @property
+    def store(self) -> WeightStore:
+        """Made on first use: the command line is parsed by then."""
+        if self._store is None:
+            self._store = WeightStore([models_folder()], endpoint=options.mirror())
+        return self._store
 
     def identity(self, method: LayerMethod) -> str:
-        """Says which content a method's layer file has, so that a replaced file is merged anew."""
-        return f"layerdiffusion {self.files.stamp(method.weights)}"
+        """Says which content a method's layer file has, so that the host merges a replaced file anew."""
+        path = self._fetched(method.weights)
+        return f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}"
 
     def layer_weights(self, method: LayerMethod) -> LayerWeights:
-        """The method's layer file, fetched where it is missing.
+        """The method's layer file.
 
         Raises:
-            WeightsError: it cannot be had, is damaged, or is another method's.
+            WeightsError: it is missing and cannot be fetched, damaged, or another method's.
         """
-        self.files.fetch(method.weights)
-        stamp = self.files.stamp(method.weights)
-        if self._weights is None or self._weights[0] != stamp:
-            self._weights = self._sharing = None  # two layer files need not be in memory at once
-            self._weights = (stamp, read_layer_weights(method, self.files.read(method.weights)))
-        return self._weights[1]
+        self._fetched(method.weights)
+        return self.store.layer(method)
 
     def load_transparency(self, family: Family, *, encoder: bool) -> None:
         """Read the family's decoder and, where wanted, its encoder, so that nothing is missing after sampling.
 
         Raises:
-            WeightsError: a file cannot be had, or is damaged.
+            WeightsError: a file is missing and cannot be fetched, or damaged.
         """
-        self._network(VAE_FILES[family].decoder, TransparentDecoder.from_state_dict)
+        self._fetched(VAE_FILES[family].decoder)
+        self.store.decoder(family)
         if encoder:
-            self._network(VAE_FILES[family].encoder, TransparentEncoder.from_state_dict)
+            self._fetched(VAE_FILES[family].encoder)
+            self.store.encoder(family)
 
     def decode(self, family: Family, pixels: Tensor, latent: Tensor, passes: int) -> Tensor:
-        """`LatentTransparency.decode` on the host's device, within the memory that is free there."""
-        patcher = self._network(VAE_FILES[family].decoder, TransparentDecoder.from_state_dict)
+        """`LatentTransparency.decode` on the host's device, within half of the memory that is free there."""
+        decoder = self.store.decoder(family)
+        patcher = self._patcher(VAE_FILES[family].decoder, decoder, _vae_dtype())
         memory_management.load_model_gpu(patcher)
-        limit = int(memory_management.get_free_memory(patcher.load_device) // 2)
-        return LatentTransparency(decoder=patcher.model).decode(pixels, latent, passes, memory_limit=limit).cpu()
+        limit = options.decode_memory(int(memory_management.get_free_memory(patcher.load_device)))
+        return LatentTransparency(decoder=decoder).decode(pixels, latent, passes, memory_limit=limit).cpu()
 
     def encode_offset(self, family: Family, picture: Picture) -> Tensor:
         """`LatentTransparency.encode_offset` on the host's device."""
-        patcher = self._network(VAE_FILES[family].encoder, TransparentEncoder.from_state_dict)
-        memory_management.load_model_gpu(patcher)
-        return LatentTransparency(encoder=patcher.model).encode_offset(picture)
+        encoder = self.store.encoder(family)
+        memory_management.load_model_gpu(self._patcher(VAE_FILES[family].encoder, encoder, _vae_dtype()))
+        return LatentTransparency(encoder=encoder).encode_offset(picture)
 
-    def sharing_patcher(self, sharing: AttentionSharing, unet: Any) -> ModelPatcher:
-        """Attention-sharing units under the host's memory management, in the dtype in which the UNet computes."""
-        dtype = unet.model.computation_dtype
-        if self._sharing is None or self._sharing[0] is not sharing or next(sharing.parameters()).dtype != dtype:
-            sharing.to(dtype)
-            self._sharing = (sharing, ModelPatcher(sharing, unet.load_device, unet.offload_device))
-        return self._sharing[1]
+    def sharing_patcher(self, method: LayerMethod, sharing: AttentionSharing, unet: Any) -> ModelPatcher:
+        """The units under the host's memory management, in the dtype in which the UNet computes.
+
+        Those of other methods go: a layer file takes up to a gigabyte, and one run uses one.
+        """
+        for name in {other.weights for other in METHODS.values()} - {method.weights}:
+            dropped = self._patchers.pop(name, None)
+            if dropped is not None:
+                _unload(dropped)
+        return self._patcher(method.weights, sharing, unet.model.computation_dtype)
 
     def signals(self, patcher: ModelPatcher, pixels: Tensor) -> dict[int, Tensor]:
         """Condition signals of a picture [1, 3, H, W] in [0, 1]."""
@@ -83,14 +100,29 @@ class ForgeModels:
         with torch.inference_mode():
             return patcher.model.signals(pixels.to(patcher.load_device))
 
-    def _network(self, name: str, build: Build) -> ModelPatcher:
-        self.files.fetch(name)
-        stamp = self.files.stamp(name)
-        kept = self._networks.get(name)
-        if kept is None or kept[0] != stamp:
-            device = memory_management.get_torch_device()
-            dtype = torch.float16 if memory_management.should_use_fp16(device) else torch.float32
-            network = build(self.files.read(name)).to(dtype=dtype, memory_format=torch.channels_last)
-            kept = (stamp, ModelPatcher(network, device, memory_management.unet_offload_device()))
-            self._networks[name] = kept
-        return kept[1]
+    def _fetched(self, name: str) -> Path:
+        def progress(done: int, total: int | None) -> None:
+            whole = f" of {total >> 20}" if total else ""
+            shared.state.textinfo = f"LayerDiffusion: fetching {name}, {done >> 20}{whole} MiB"
+
+        return self.store.path(name, progress)
+
+    def _patcher(self, name: str, network: nn.Module, dtype: torch.dtype) -> ModelPatcher:
+        kept = self._patchers.get(name)
+        if kept is None or kept.model is not network or next(network.parameters()).dtype != dtype:
+            network.to(dtype)
+            device, rest = memory_management.get_torch_device(), memory_management.unet_offload_device()
+            kept = self._patchers[name] = ModelPatcher(network, device, rest)
+        return kept
+
+
+def _unload(patcher: ModelPatcher) -> None:
+    """Take a patcher off the host's list of loaded models, which would keep its network alive."""
+    loaded = memory_management.current_loaded_models
+    loaded[:] = [entry for entry in loaded if entry.model is not patcher]
+
+
+def _vae_dtype() -> torch.dtype:
+    """Half precision where the host would take it for this device, as the published decoders were used."""
+    half = memory_management.should_use_fp16(memory_management.get_torch_device())
+    return torch.float16 if half else torch.float32

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import InputError, SettingsError
 from lib_layerdiffusion.fields import FIELDS, LatentScale
-from lib_layerdiffusion.hosts.forge import control, saving
+from lib_layerdiffusion.hosts.forge import control, options, saving, xyz
 from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
 from lib_layerdiffusion.images import preview
+from lib_layerdiffusion.infotext import to_infotext
 from lib_layerdiffusion.injection import LayerWeights, plan_injection
+from lib_layerdiffusion.opacity import opaque_warning
 from lib_layerdiffusion.pictures import read_picture
 from lib_layerdiffusion.settings import LayerSettings
 from lib_layerdiffusion.transparency import rgba_arrays
@@ -37,7 +39,7 @@ def begin(p: Any, args: Sequence[object], models: ForgeModels) -> LayerRun | Non
     vars(p).pop(ATTRIBUTE, None)
     own_keys = {row.infotext for row in FIELDS}
     p.extra_generation_params = {key: v for key, v in p.extra_generation_params.items() if key not in own_keys}
-    settings = LayerSettings.from_args(args)
+    settings = LayerSettings.from_args(xyz.with_axis_values(p, args), defaults=options.defaults())
     if not settings.enabled:
         return None
     run = LayerRun(p, settings, models)
@@ -112,7 +114,7 @@ class LayerRun:
             self.models.load_transparency(self.method.family, encoder=bool(given))
             if given:
                 self._watch_init(given)
-        self.p.extra_generation_params.update(_infotext(self.settings))
+        self.p.extra_generation_params.update(to_infotext(self.settings))
 
     def _watch_init(self, given: Sequence[Any]) -> None:
         pictures = [picture for image in given if (picture := read_picture(image, "init")) is not None]
@@ -183,9 +185,12 @@ class LayerRun:
         layer = rgba_arrays(decoded)[0]
         if self._init_pictures is not None:
             layer = self._init_pictures.blend(layer, index)
+        warning = opaque_warning(layer)
+        if warning is not None:
+            self.p.comment(warning)
         result = saving.to_image(layer)
         if self.settings.preview:
-            self._extra[0].append(saving.to_image(preview(layer)))
+            self._extra[0].append(saving.to_image(preview(layer, options.preview_background())))
         if self.settings.output_origin:
             self._extra[1].append(image)
         path = saving.save_layer(self.p, result, index)
@@ -224,14 +229,5 @@ class LayerRun:
         control.restore(self.p)
         if self._handle is not None:
             self._handle.release()
+        self._host.forget()
         self._handle = self._latents = self._pixels = None
-
-
-def _infotext(settings: LayerSettings) -> dict[str, str]:
-    """Keys and values of what differs from the defaults; pictures are named by a hash of their content."""
-    values = {row.infotext: (row, row.get(settings)) for row in FIELDS}
-    return {
-        key: row.kind.to_text(value)
-        for key, (row, value) in values.items()
-        if value is not None and (isinstance(value, np.ndarray) or value != row.default)
-    }

@@ -1,0 +1,107 @@
+"""LayerDiffusion's section of the host's settings page, and its values as the rest of the adapter needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from modules import shared
+from modules.options import OptionInfo, options_section
+
+from lib_layerdiffusion.errors import LayerDiffusionError
+from lib_layerdiffusion.fields import FIELDS, PASS_COUNTS, LatentScale
+from lib_layerdiffusion.images import PREVIEW_BACKGROUNDS
+
+SECTION = ("layerdiffusion", "LayerDiffusion")
+PREFIX = "layerdiffusion_"
+DEFAULTED = ("preview", "decode_passes", "latent_scale")
+"""Settings of a run whose defaults stand on the settings page."""
+GIB = 1 << 30
+_ROWS = {row.name: row for row in FIELDS}
+_DEFAULT_BACKGROUND = next(iter(PREVIEW_BACKGROUNDS))
+
+
+def add() -> None:
+    """Add the section."""
+    for name, info in options_section(SECTION, _section()).items():
+        shared.opts.add_option(PREFIX + name, info)
+
+
+def _section() -> dict[str, Any]:
+    preview, passes, scale = (_ROWS[name] for name in DEFAULTED)
+    return {
+        preview.name: OptionInfo(preview.default, f"{preview.label} is on in a new form").needs_reload_ui(),
+        "preview_background": OptionInfo(
+            _DEFAULT_BACKGROUND, "Background of previews", gr.Radio, {"choices": list(PREVIEW_BACKGROUNDS)}
+        ),
+        passes.name: OptionInfo(passes.default, passes.label, gr.Radio, {"choices": list(PASS_COUNTS)})
+        .info(f"in a new form: {passes.help}")
+        .needs_reload_ui(),
+        scale.name: OptionInfo(
+            LatentScale.VAE.value, scale.label, gr.Radio, {"choices": [option.value for option in LatentScale]}
+        )
+        .info(f"in a new form: {scale.help}")
+        .needs_reload_ui(),
+        "memory_limit": OptionInfo(
+            0, "Memory for decoding transparency, in GiB", gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}
+        ).info("0: half of what is free"),
+        "models_dir": OptionInfo("", "Folder of the weight files", restrict_api=True)
+        .info("empty: layer_model in the models folder; --layerdiffusion-models-dir goes before it")
+        .needs_restart(),
+        "mirror": OptionInfo("", "Address of a mirror to fetch weight files from", restrict_api=True)
+        .info("empty: the environment variable HF_ENDPOINT, or the publisher's site")
+        .needs_restart(),
+    }
+
+
+def _value(name: str, otherwise: Any) -> Any:
+    """What the settings page says; the page may not have been built yet, and its file is edited by hand."""
+    value = getattr(shared.opts, PREFIX + name, None)
+    return otherwise if value is None else value
+
+
+def defaults() -> dict[str, object]:
+    """Defaults of a run by name, for `LayerSettings.from_args`; what is no valid value counts as not given."""
+    found: dict[str, object] = {}
+    for name in DEFAULTED:
+        row = _ROWS[name]
+        try:
+            found[name] = row.read(_value(name, row.default))
+        except LayerDiffusionError:
+            found[name] = row.default
+    return found
+
+
+def preset(components: Mapping[str, Any]) -> None:
+    """Let a new panel start with the defaults.
+
+    The host's own memory of form values is told to pass over these controls, or it would stand against the page.
+    """
+    for name, value in defaults().items():
+        components[name].value = _ROWS[name].kind.to_json(value)
+        components[name].do_not_save_to_config = True
+
+
+def preview_background() -> str:
+    """A key of `images.PREVIEW_BACKGROUNDS`."""
+    chosen = _value("preview_background", _DEFAULT_BACKGROUND)
+    return chosen if chosen in PREVIEW_BACKGROUNDS else _DEFAULT_BACKGROUND
+
+
+def decode_memory(free: int) -> int:
+    """Bytes that decoding may take where `free` bytes are free: half of them, and no more than the page allows."""
+    limit = _value("memory_limit", 0)
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+        return free // 2
+    return min(free // 2, int(limit * GIB))
+
+
+def models_dir() -> str:
+    """Folder of the weight files, "" where the page does not say."""
+    return str(_value("models_dir", "")).strip()
+
+
+def mirror() -> str | None:
+    """Address of a mirror, None where the page does not say."""
+    return str(_value("mirror", "")).strip() or None

@@ -1,0 +1,108 @@
+"""Axes for the host's X/Y/Z plot.
+
+An axis leaves its value on the cell's own copy of the processing object; the run reads its settings with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modules import scripts
+
+from lib_layerdiffusion.fields import FIELDS, PASS_COUNTS, SettingField, by_own_names
+from lib_layerdiffusion.images import ResizeMode
+from lib_layerdiffusion.methods import METHODS
+
+ATTRIBUTE = "layerdiffusion_axis_values"
+PLOT_FILE = "xyz_grid.py"
+LABEL_PREFIX = "[LayerDiffusion] "
+_ROWS = {row.name: row for row in FIELDS}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    kind: what the plot makes of each entry. choices: all values, as text. cost: the plot changes the costliest axis
+    least often.
+    """
+
+    name: str
+    kind: type
+    choices: tuple[str, ...] = ()
+    cost: float = 0.0
+
+    @property
+    def row(self) -> SettingField:
+        """The setting that it varies."""
+        return _ROWS[self.name]
+
+    @property
+    def label(self) -> str:
+        """Its name in the plot's menus."""
+        return f"{LABEL_PREFIX}{self.row.label}"
+
+    def apply(self, p: Any, value: object, _values: object) -> None:
+        """Set the value for one cell; `p` is a copy that shares everything it holds with the other cells' copies."""
+        setattr(p, ATTRIBUTE, {**getattr(p, ATTRIBUTE, {}), self.name: value})
+
+    def confirm(self, _p: Any, values: Sequence[object]) -> None:
+        """Check all values before the first cell is made.
+
+        Raises:
+            SettingsError: one is not valid; the message says which are.
+        """
+        for value in values:
+            self.row.read(value)
+
+
+AXES = (
+    Axis("method", str, tuple(METHODS), cost=0.5),
+    Axis("weight", float),
+    Axis("stop_at", float),
+    Axis("decode_passes", int, tuple(map(str, PASS_COUNTS))),
+    Axis("resize_mode", str, tuple(mode.value for mode in ResizeMode)),
+)
+
+
+def add_axes() -> None:
+    """Give the host's X/Y/Z plot our axes, unless it has them; without the plot nothing happens.
+
+    The plot is taken from the list of loaded scripts, since importing it would load it a second time.
+    """
+    plot = next(
+        (data.module for data in getattr(scripts, "scripts_data", ()) if Path(data.path).name == PLOT_FILE), None
+    )
+    if plot is None or not hasattr(plot, "axis_options"):
+        return
+    known = {option.label for option in plot.axis_options}
+    plot.axis_options.extend(_option(plot, axis) for axis in AXES if axis.label not in known)
+
+
+def _option(plot: Any, axis: Axis) -> Any:
+    choices: Callable[[], list[str]] | None = (lambda: list(axis.choices)) if axis.choices else None
+    # Method labels fill a column's width by themselves; a number needs its axis' name.
+    shown = {"format_value": plot.format_value} if axis.kind is str and hasattr(plot, "format_value") else {}
+    return plot.AxisOption(
+        axis.label, axis.kind, axis.apply, confirm=axis.confirm, cost=axis.cost, choices=choices, **shown
+    )
+
+
+def with_axis_values(p: Any, args: Sequence[object]) -> Sequence[object]:
+    """The script's arguments with the values of this cell's axes; a cell of our axes has LayerDiffusion on.
+
+    Raises:
+        SettingsError: the arguments are a mapping with unknown names.
+    """
+    values: Mapping[str, object] = vars(p).get(ATTRIBUTE, {})
+    if not values:
+        return args
+    values = {**values, "enabled": True}
+    if args and isinstance(args[0], Mapping):
+        return [{**by_own_names(args[0]), **values}]
+    padded = [*args, *[None] * (len(FIELDS) - len(args))]
+    own = [values.get(row.name, given) for row, given in zip(FIELDS, padded, strict=False)]
+    return [*own, *padded[len(FIELDS) :]]

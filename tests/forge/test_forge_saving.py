@@ -1,0 +1,48 @@
+"""Alpha on disk, read back from the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
+
+
+@pytest.mark.parametrize("mode", ["Alpha", "RGB", "None"])
+def test_png_keeps_alpha_whatever_the_stealth_option(forge, ask, mode):
+    forge.option("stealth_pnginfo_option", mode)
+    result = forge.run(ask(TRANSPARENT), save_images=True)
+    assert result.error is None
+    saved = Image.open(forge.saved()[-1])
+    assert saved.mode == "RGBA"
+    assert np.array_equal(np.asarray(saved), result.array())
+    assert saved.getextrema()[3] != (255, 255)
+    assert "LayerDiffusion method" in saved.info["parameters"]
+
+
+@pytest.mark.parametrize("chosen", ["jpg", "webp"])
+def test_a_format_without_alpha_gets_a_png_beside_it(forge, ask, chosen):
+    forge.option("samples_format", chosen)
+    result = forge.run(ask(TRANSPARENT), save_images=True)
+    layer, flat = forge.saved()[-2:]
+    assert layer.suffix == ".png"
+    assert flat.suffix == f".{chosen}"
+    saved = Image.open(layer)
+    assert np.array_equal(np.asarray(saved), result.array())
+    assert "LayerDiffusion method" in saved.info["parameters"]
+
+
+def test_the_stealth_option_still_holds_for_plain_pictures(forge, ask):
+    assert forge.run(ask(TRANSPARENT), save_images=True).error is None
+    forge.run(None, save_images=True)
+    saved = Image.open(forge.saved()[-1])
+    assert saved.mode == "RGBA"
+    assert saved.getextrema()[3][0] >= 254
+
+
+def test_nothing_is_written_where_saving_is_off(forge, ask):
+    before = forge.saved()
+    forge.option("samples_format", "jpg")
+    assert forge.run(ask(TRANSPARENT)).error is None
+    assert forge.saved() == before
