@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import WeightsError
 from lib_layerdiffusion.injection import LayerWeights, read_layer_weights
-from lib_layerdiffusion.methods import VAE_FILES, Family, LayerMethod
+from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.weights.catalogue import Catalogue, WeightFile, find_file
 from lib_layerdiffusion.weights.download import Progress, address, fetch, find_in_cache
@@ -82,11 +82,15 @@ class WeightStore:
         self._lock = threading.RLock()
 
     def layer(self, method: LayerMethod) -> LayerWeights:
-        """The method's changes to the UNet.
+        """The method's changes to the UNet; those of other methods are let go, as they take up to a gigabyte.
 
         Raises:
             WeightsError: the file is missing and cannot be fetched, damaged, or of another method.
         """
+        with self._lock:
+            for other in METHODS.values():
+                if other.weights != method.weights:
+                    self._contents.pop(other.weights, None)
         return self._content(method.weights, lambda state: read_layer_weights(method, state))
 
     def decoder(self, family: Family) -> TransparentDecoder:
