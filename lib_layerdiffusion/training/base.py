@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
 from lib_layerdiffusion.training.text import demo_words, new_text_encoder, prompt, write_tokenizer
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
@@ -86,7 +87,8 @@ def velocity_loss(
 ) -> Tensor:
     """Mean squared error of the predicted velocity (or, for `prediction` "epsilon", noise) at random times."""
     times = torch.randint(len(alphas), (len(latents),), generator=generator)
-    noise = torch.randn(latents.shape, generator=generator)
+    noise = torch.randn(latents.shape, generator=generator).to(text.device)
+    latents, alphas, times = (x.to(text.device) for x in (latents, alphas, times))
     signal = alphas[times].sqrt()[:, None, None, None]
     sigma = (1 - alphas[times]).sqrt()[:, None, None, None]
     noisy = (signal * latents + sigma * noise).to(memory_format=torch.channels_last)
@@ -108,7 +110,7 @@ class TextSide:
             max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         )
-        return self.encoder(tokens.input_ids)[0]
+        return self.encoder(tokens.input_ids.to(device_of(self.encoder)))[0]
 
 
 @torch.no_grad()
@@ -121,6 +123,7 @@ def sample_latents(
     side = UNET_CONFIG["sample_size"]
     latents = torch.randn(len(prompts), 4, side, side, generator=torch.Generator().manual_seed(seed))
     states = text([""] * len(prompts) + list(prompts))
+    latents = latents.to(states.device)
     for time in scheduler.timesteps:
         without, with_text = unet(torch.cat([latents] * 2), time, states).sample.float().chunk(2)
         latents = scheduler.step(without + guidance * (with_text - without), time, latents).prev_sample
@@ -137,6 +140,7 @@ class BaseStage:
         tokenizer = write_tokenizer(folder / "tokenizer", tuple(dict.fromkeys((*subjects, *demo_words()))))
         self.text = TextSide(tokenizer, new_text_encoder(tokenizer))
         self.modules = {"unet": self.unet, "text_encoder": self.text.encoder}
+        self.frozen = (self.vae,)
         icons = IconSet.load(data, style="3d").only(list(subjects))
         self._encode(icons_tensor(icons), folder)
         self.alphas = new_scheduler().alphas_cumprod

@@ -162,6 +162,7 @@ class LayerStage:
         text.encoder.requires_grad_(requires_grad=False)
         self.changes = add_changes(unet, recipe)
         self.modules = {key.replace(".", "_"): change for key, change in self.changes.items()}
+        self.frozen = (unet, text.encoder)
         self.use_schedule(new_scheduler())
 
     def use_schedule(self, scheduler: Any) -> None:
@@ -206,7 +207,7 @@ class Conditioned(nn.Module):
         self.unet, self.conditions = unet, conditions
 
     def forward(self, latents: Tensor, time: Tensor, text: Tensor) -> object:
-        beside = [c.repeat(len(latents) // len(c), 1, 1, 1) for c in self.conditions]
+        beside = [c.to(latents).repeat(len(latents) // len(c), 1, 1, 1) for c in self.conditions]
         return self.unet(torch.cat([latents, *beside], dim=1), time, text)
 
 

@@ -1,4 +1,4 @@
-"""One training loop for every stage: seeded, scheduled by steps or by wall clock, resumable after a kill.
+"""One training loop for every stage: seeded, scheduled by steps or by minutes of computing, resumable after a kill.
 
 A stage brings its modules and a loss; every random number of step n comes from a generator seeded with (seed, n), so a
 resumed run goes on exactly as one that was never stopped.
@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,10 @@ from lib_layerdiffusion.errors import SettingsError
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast to train. Exactly one of `steps` and `minutes` is set; both count over all resumptions."""
+    """How long and how fast to train. Exactly one of `steps` and `minutes` is set; both count over all resumptions.
+
+    Minutes are of computing, not of the clock on the wall.
+    """
 
     folder: Path
     steps: int | None = None
@@ -47,6 +50,9 @@ class Stage(Protocol):
     """What a stage brings to the loop."""
 
     modules: Mapping[str, nn.Module]
+    """What is trained."""
+    frozen: Sequence[nn.Module]
+    """What is only used; the loop moves it to the device as well."""
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch and return the scalar to minimise and figures to log."""
@@ -55,6 +61,11 @@ class Stage(Protocol):
     def sample(self, path: Path) -> None:
         """Write a picture that shows where training stands."""
         ...
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes. Data is drawn on the CPU, so that seeds mean the same everywhere, and moved there."""
+    return next(module.parameters()).device
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -89,7 +100,7 @@ class TrainingLoop:
         torch.set_num_threads(self.settings.threads or idle_threads())
         self.accelerator = _accelerator()
         self.device = self.accelerator.device if self.accelerator else torch.device("cpu")
-        for module in self.stage.modules.values():
+        for module in (*self.stage.modules.values(), *self.stage.frozen):
             module.to(self.device)
         self.parameters = {
             f"{name}.{key}": value
@@ -125,11 +136,11 @@ class TrainingLoop:
         saved = logged = time.monotonic()
         figures: dict[str, float] = {}
         while self.progress < 1:
-            started = time.monotonic()
             if self.settings.threads == 0 and self.step % 20 == 0:
                 torch.set_num_threads(idle_threads())
+            started = self._clock()
             values = self._one_step()
-            self.elapsed += time.monotonic() - started
+            self.elapsed += self._clock() - started
             for key, value in values.items():
                 figures[key] = value if key not in figures else 0.98 * figures[key] + 0.02 * value
             now = time.monotonic()
@@ -143,6 +154,12 @@ class TrainingLoop:
                 self.save()
         self.save()
         self.sample()
+
+    def _clock(self) -> float:
+        """Seconds of computing: on a CPU the process's own time, so that a starved run does its whole schedule."""
+        if self.device.type == "cpu":
+            return time.process_time() / torch.get_num_threads()
+        return time.monotonic()
 
     def _one_step(self) -> dict[str, float]:
         rank = self.accelerator.process_index if self.accelerator else 0

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from lib_layerdiffusion.ldm_keys import attention_units
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
 from lib_layerdiffusion.training.base import EMPTY_TEXT_SHARE, TextSide, new_scheduler
+from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
 from lib_layerdiffusion.training.text import prompt
 
@@ -102,6 +103,7 @@ class SharingStage:
         self.shared_run = SharingRun()
         attach(unet, self.sharing, self.shared_run)
         self.modules = {"sharing": self.sharing}
+        self.frozen = (unet, text.encoder)
         self.use_schedule(new_scheduler())
 
     def use_schedule(self, scheduler: Any) -> None:
@@ -127,6 +129,7 @@ class SharingStage:
         if self.recipe.condition:
             rows = rows.expand(max(1, batch // frames))
             pixels = self.pairs[f"pixels_{self.recipe.condition}"][rows[:1]].float() / 255
+            pixels = pixels.to(device_of(self.unet))
             self.shared_run.signals = self.sharing.signals(pixels)
         latents = torch.stack([self.pairs[frame][rows] for frame in self.recipe.frames], dim=1).flatten(0, 1)
         latents = latents * self.scale
@@ -134,8 +137,10 @@ class SharingStage:
         with torch.no_grad():
             text = self.text(prompts)
         times = torch.randint(len(self.alphas), (len(rows),), generator=generator).repeat_interleave(frames)
-        noise = torch.randn(latents.shape, generator=generator)
-        signal, sigma = (x.sqrt()[:, None, None, None] for x in (self.alphas[times], 1 - self.alphas[times]))
+        alphas = self.alphas[times].to(text.device)
+        noise = torch.randn(latents.shape, generator=generator).to(text.device)
+        latents, times = latents.to(text.device), times.to(text.device)
+        signal, sigma = (x.sqrt()[:, None, None, None] for x in (alphas, 1 - alphas))
         target = noise if self.prediction == "epsilon" else signal * noise - sigma * latents
         found = self.unet(signal * latents + sigma * noise, times, text).sample.float()
         return F.mse_loss(found, target), {}

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from lib_layerdiffusion.networks.transparent_decoder import TransparentDecoder
 from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
 from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
 from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, multiscale_gradient, save_grid
 
@@ -63,7 +64,7 @@ class TransparencyStage:
         # A fresh encoder is the identity: no offset.
         torch.nn.init.zeros_(self.encoder.blocks[-1].weight)
         torch.nn.init.zeros_(self.encoder.blocks[-1].bias)
-        self.modules = {"encoder": self.encoder, "decoder": self.decoder}
+        self.modules, self.frozen = {"encoder": self.encoder, "decoder": self.decoder}, (self.vae,)
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         self.crop = crop
@@ -103,10 +104,10 @@ class TransparencyStage:
 
     def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction, composite, edges of alpha, identity of the VAE's picture, and size of the offset."""
-        rgba, dropped = self.batch(batch, generator)
+        rgba, dropped = (drawn.to(device_of(self.vae)) for drawn in self.batch(batch, generator))
         adjusted, plain = self.encode(rgba)
         latent = torch.where(dropped, plain, adjusted)
-        noise = torch.randn(latent.shape, generator=generator) * LATENT_NOISE
+        noise = torch.randn(latent.shape, generator=generator).to(latent.device) * LATENT_NOISE
         ours, picture = self.decode(latent + noise)
         alpha, colour = rgba[:, 3:], rgba[:, :3]
         alpha_error = (ours[:, 3:] - alpha).abs().mean()
@@ -123,8 +124,9 @@ class TransparencyStage:
         icons = self.checks[:: max(1, len(self.checks) // 6)][:6].float() / 255
         generator = torch.Generator().manual_seed(3)
         rgba = torch.cat([icons, greyed(icons[:2], generator), translucent(generator, icons.shape[-1], 5)])
+        rgba = rgba.to(device_of(self.vae))
         ours, picture = self.decode(self.encode(rgba)[0])
         ours = ours.clamp(0, 1)
-        red = torch.tensor([0.9, 0.2, 0.2])[:, None, None] * torch.ones_like(rgba[:, :3])
+        red = torch.tensor([0.9, 0.2, 0.2])[:, None, None].to(rgba.device) * torch.ones_like(rgba[:, :3])
         rows = [premultiply_grey(rgba), picture, red + (ours[:, :3] - red) * ours[:, 3:]]
         save_grid(path, [*rows, rgba[:, 3:].expand(-1, 3, -1, -1), ours[:, 3:].expand(-1, 3, -1, -1)])

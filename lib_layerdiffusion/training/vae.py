@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import background, pick, premultiply_grey, translucent, uniform
 
 VAE_CONFIG: dict[str, Any] = {
@@ -59,7 +60,7 @@ def multiscale_gradient(ours: Tensor, theirs: Tensor) -> Tensor:
 def save_grid(path: Path, rows: list[Tensor]) -> None:
     """Write rows of [N, 3, H, W] pictures in [0, 1] as one PNG."""
     grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2).clamp(0, 1)
-    Image.fromarray((grid.permute(1, 2, 0).float().numpy() * 255).round().astype(np.uint8)).save(path)
+    Image.fromarray((grid.permute(1, 2, 0).float().cpu().numpy() * 255).round().astype(np.uint8)).save(path)
 
 
 class VaeStage:
@@ -67,7 +68,7 @@ class VaeStage:
 
     def __init__(self, data: Path, crop: int = 64, vae: nn.Module | None = None) -> None:
         self.vae = (vae or new_vae()).to(memory_format=torch.channels_last)
-        self.modules = {"vae": self.vae}
+        self.modules, self.frozen = {"vae": self.vae}, ()
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         self.crop = crop
@@ -93,9 +94,9 @@ class VaeStage:
             top, left = (8 * pick(generator, (full.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
             crops.append(picture[:, top : top + self.crop, left : left + self.crop])
         target = torch.stack(crops) * 2 - 1
-        target = target.to(memory_format=torch.channels_last)
+        target = target.to(device_of(self.vae), memory_format=torch.channels_last)
         posterior = self.vae.encode(target).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(target.device)
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
         mse = F.mse_loss(decoded, target)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
@@ -109,6 +110,8 @@ class VaeStage:
 
     def sample(self, path: Path) -> None:
         """Held-out icons on grey and their reconstructions."""
-        shown = premultiply_grey(self.checks[:: max(1, len(self.checks) // 10)][:10].float() / 255)
+        shown = premultiply_grey(self.checks[:: max(1, len(self.checks) // 10)][:10].float() / 255).to(
+            device_of(self.vae)
+        )
         decoded = self.vae.decode(self.vae.encode(shown * 2 - 1).latent_dist.mean).sample / 2 + 0.5
         save_grid(path, [shown, decoded])

@@ -28,7 +28,7 @@ class Line:
     def __init__(self, delay=0.0):
         torch.manual_seed(1)
         self.net = nn.Linear(3, 3)
-        self.modules = {"net": self.net}
+        self.modules, self.frozen = {"net": self.net}, ()
         self.delay = delay
 
     def loss(self, batch, generator):

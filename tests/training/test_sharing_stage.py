@@ -48,13 +48,13 @@ def test_units_start_neutral_learn_and_export(method):
         assert torch.allclose(trained.unet(x, t, text).sample, small_unet()(x, t, text).sample, atol=1e-4)
     optimizer = torch.optim.Adam(trained.sharing.parameters(), lr=0.01)
     losses = []
-    for _ in range(12):
+    for _ in range(8):
         loss, _ = trained.loss(6, step_generator(0, 0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.98 * losses[0]
+    assert losses[-1] < 0.99 * losses[0]
     state = trained.published()
     read = AttentionSharing.from_state_dict(state)
     assert read.frames == len(trained.recipe.frames)
