@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modules import scripts
+from modules import script_callbacks, scripts
 from modules.ui_components import InputAccordion
 from modules_forge.forge_canvas.canvas import ForgeCanvas
 
@@ -19,8 +19,8 @@ if Path(lib_layerdiffusion.__file__).resolve().parents[1] != Path(__file__).reso
     )
 
 from lib_layerdiffusion import panel
+from lib_layerdiffusion.hosts.forge import options, paste, saving, xyz
 from lib_layerdiffusion.hosts.forge import run as runs
-from lib_layerdiffusion.hosts.forge import saving
 from lib_layerdiffusion.hosts.forge.control import stopping
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 
@@ -55,6 +55,8 @@ class LayerDiffusionScript(scripts.Script):
         saving.keep_alpha()
         tab = "img2img" if is_img2img else "txt2img"
         built = panel.build(InputAccordion, _canvas, lambda name: f"layerdiffusion_{tab}_{name}")
+        options.preset(built.components)
+        self.infotext_fields, self.paste_field_names = paste.fields(built.components), paste.field_names()
         return built.inputs
 
     def before_process(self, p: Any, *args: object) -> None:
@@ -89,3 +91,16 @@ class LayerDiffusionScript(scripts.Script):
     def postprocess(self, p: Any, processed: Any, *_args: object) -> None:
         """Add the previews and let go of everything."""
         in_run(p, lambda run: run.finish(processed))
+
+
+def _serve(_demo: Any, app: Any) -> None:
+    from lib_layerdiffusion.hosts.forge import api
+
+    api.add_routes(LayerDiffusionScript.models, app)
+
+
+xyz.add_axes()  # where there is no page, the host makes its plot's form before the call-back below
+script_callbacks.on_before_ui(xyz.add_axes)
+script_callbacks.on_ui_settings(options.add)
+script_callbacks.on_infotext_pasted(paste.tell)
+script_callbacks.on_app_started(_serve)
