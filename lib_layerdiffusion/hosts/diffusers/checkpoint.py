@@ -12,8 +12,6 @@ from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
     EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from safetensors import SafetensorError, safe_open
@@ -25,7 +23,6 @@ from lib_layerdiffusion.hosts.diffusers import ldm_checkpoint
 from lib_layerdiffusion.hosts.diffusers.layouts import LAYOUTS, Layout
 from lib_layerdiffusion.hosts.diffusers.tokenizer import clip_tokenizer
 
-PIPELINES = (StableDiffusionPipeline, StableDiffusionXLPipeline)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -90,6 +87,8 @@ def load_single_file(
     scheduler = EulerDiscreteScheduler.from_config(_scheduler_config(layout, state))
     parts: dict[str, Any] = {"unet": unet, "vae": vae, "scheduler": scheduler}
     parts |= {"text_encoder": encoders[0], "tokenizer": tokenizers[0]}
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
     if len(encoders) > 1:
         return StableDiffusionXLPipeline(**parts, text_encoder_2=encoders[1], tokenizer_2=tokenizers[1])
     return StableDiffusionPipeline(

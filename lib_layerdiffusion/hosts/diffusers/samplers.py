@@ -103,3 +103,18 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
             f'Sampler "{name}" does not work with diffusers {diffusers.__version__}: choose another schedule.'
         ) from error
     return scheduler
+
+
+def describe_sampler(name: str, scheduler: Any) -> dict[str, str]:
+    """Infotext keys of a sampler: "Sampler", and "Schedule type" where one was chosen by name."""
+    if not name or name.endswith("Scheduler"):
+        return {"Sampler": _names_of_classes().get(type(scheduler).__name__, type(scheduler).__name__)}
+    row, switches = _split(name)
+    schedule = next(key for key, value in _SCHEDULES.items() if value == switches)
+    return {"Sampler": row} if schedule == "Automatic" else {"Sampler": row, "Schedule type": schedule}
+
+
+def _names_of_classes() -> dict[str, str]:
+    """A1111's name of every class that stands behind one name only."""
+    classes = [class_name for class_name, _ in _SAMPLERS.values()]
+    return {kind: name for name, (kind, _) in _SAMPLERS.items() if classes.count(kind) == 1}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoPipelineForImage2Image
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -59,10 +58,29 @@ def sample(pipeline: Any, request: SamplingRequest) -> Tensor:
         arguments |= {"height": request.height, "width": request.width, "latents": noise.to(pipeline.unet.dtype)}
         runner = pipeline
     else:
-        runner = AutoPipelineForImage2Image.from_pipe(pipeline)
+        runner = _image_to_image(pipeline)
         arguments |= {"image": request.start.to(pipeline.unet.dtype), "strength": request.strength}
     runner.set_progress_bar_config(disable=True)
     return runner(**arguments, callback_on_step_end=_AfterStep(request)).images
+
+
+def _image_to_image(pipeline: Any) -> Any:
+    """The pipeline of the same models that starts from a picture."""
+    from diffusers import (
+        AutoPipelineForImage2Image,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionPipeline,
+        StableDiffusionXLImg2ImgPipeline,
+        StableDiffusionXLPipeline,
+    )
+
+    plain = {
+        StableDiffusionPipeline: StableDiffusionImg2ImgPipeline,
+        StableDiffusionXLPipeline: StableDiffusionXLImg2ImgPipeline,
+    }
+    kind = plain.get(type(pipeline))
+    # Others (ControlNet and so on) have their counterpart named by diffusers.
+    return AutoPipelineForImage2Image.from_pipe(pipeline) if kind is None else kind.from_pipe(pipeline)
 
 
 def _prompt_arguments(request: SamplingRequest, batch: int) -> dict[str, Tensor]:

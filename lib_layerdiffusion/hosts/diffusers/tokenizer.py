@@ -53,7 +53,7 @@ def clip_tokenizer(pad: str, folder: Path | None = None) -> Any:
     Raises:
         ModelError: neither a folder nor such a package is there.
     """
-    from transformers import CLIPTokenizer  # noqa: PLC0415 - seconds to import
+    from transformers import CLIPTokenizer
 
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
     with tempfile.TemporaryDirectory() as made:

@@ -162,6 +162,11 @@ class UNetHandle:
     ) -> None:
         self.release()
 
+    def enable(self) -> None:
+        """Put the change in at once instead of at the next call, for weights that are offloaded between them."""
+        if self._last_timestep != float("inf"):
+            self._patch.enable()
+
     def release(self) -> None:
         """Undo the injection."""
         self._hook.remove()

@@ -1,0 +1,70 @@
+"""The `layerdiffusion` command: its parts, and what becomes of their errors.
+
+Exit codes: 0 done, 1 something went wrong, 2 it was called wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from lib_layerdiffusion.commands import batch, doctor, generate, latents, pictures, ui, weights
+from lib_layerdiffusion.commands.common import add_model_arguments, engine_from
+from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
+from lib_layerdiffusion.training.cli import add_train_parser
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each subcommand's namespace has `run`, which takes it and gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="layerdiffusion", description="Transparent pictures and layers, from a prompt."
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (generate, batch, latents, pictures, weights, doctor):
+        module.add_parsers(subparsers)
+    page = ui.add_ui_parser(subparsers)
+    add_model_arguments(page)
+    page.set_defaults(run=lambda arguments: ui.run_ui(engine_from(arguments), arguments.host, arguments.port))
+    add_train_parser(subparsers)
+    for name in dict.fromkeys(subparsers.choices):
+        # Either place is natural to type it in; one that is not given must not overwrite the other.
+        subparsers.choices[name].add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else USAGE
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return INTERRUPTED
+    except BaseException as error:  # noqa: BLE001 - the last line between a fault of ours and a user
+        if arguments.debug:
+            traceback.print_exception(error)
+        print(f"layerdiffusion: {_sentence(error)}", file=sys.stderr)
+        return USAGE if isinstance(error, SettingsError) else FAILED
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, LayerDiffusionError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f'"{error.name}" is not installed: install it with "pip install layerdiffusion[diffusers]".'
+    reason = " ".join(str(error).split())[:300] or "no reason given"
+    return f"{type(error).__name__}: {reason} (--debug shows where)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

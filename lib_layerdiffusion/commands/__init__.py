@@ -1,0 +1,1 @@
+"""The subcommands of `layerdiffusion`, a module for each group; heavy imports wait until a command runs."""

@@ -1,0 +1,40 @@
+"""`layerdiffusion batch`: many pictures from a file of prompts, resumable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lib_layerdiffusion.commands.common import add_json_argument, add_model_arguments, model_arguments, report
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("batch", help="one picture for each line of a JSONL file; goes on where it stopped")
+    parser.add_argument(
+        "lines", type=Path, metavar="PROMPTS", help='JSONL: {"prompt": ..., "seed": ..., "method": ...}'
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of pictures and manifest.jsonl")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with a model of its own")
+    parser.add_argument("--ray", action="store_true", help="run on Ray Data, one model for each GPU (extra [ray])")
+    parser.add_argument("--preview", action="store_true", help="also write pictures over a checkerboard")
+    add_model_arguments(parser)
+    add_json_argument(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.batch import BatchJob, run_batch
+
+    job = BatchJob(
+        lines=arguments.lines,
+        output=arguments.output,
+        model=model_arguments(arguments),
+        workers=arguments.workers,
+        previews=arguments.preview,
+    )
+    summary = run_batch(job, on_ray=arguments.ray, quiet=arguments.json)
+    counts = f"{summary['done']} of {summary['lines']} pictures are done, {summary['failed']} failed"
+    report(arguments, summary, [f"{counts}: {summary['manifest']}"])
+    return 1 if summary["failed"] else 0

@@ -1,0 +1,98 @@
+"""What several commands share: choosing a model, printing, progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lib_layerdiffusion.pipeline import LayerDiffusion
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The choice of a model and of where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--checkpoint",
+        metavar="MODEL",
+        help=".safetensors file, diffusers folder or hub id (default: the bundled family)",
+    )
+    group.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder of the layer files; missing ones are fetched"
+    )
+    group.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on a GPU, float32 on a CPU)")
+    group.add_argument("--offload", default="none", help="none, model or sequential: less GPU memory, more time")
+
+
+def model_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `LayerDiffusion.from_checkpoint`."""
+    return {
+        "source": arguments.checkpoint,
+        "weights": arguments.weights,
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "offload": arguments.offload,
+    }
+
+
+def engine_from(arguments: argparse.Namespace) -> LayerDiffusion:
+    """Load the model that the command line names.
+
+    Raises:
+        LayerDiffusionError: it cannot be loaded.
+    """
+    from lib_layerdiffusion.pipeline import LayerDiffusion
+
+    return LayerDiffusion.from_checkpoint(**model_arguments(arguments))
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """`--json`: one JSON object on standard output instead of text."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def report(arguments: argparse.Namespace, values: Mapping[str, Any], lines: list[str]) -> None:
+    """Print the outcome, as JSON if asked for."""
+    text = json.dumps(values, ensure_ascii=False, default=str) if arguments.json else "\n".join(lines)
+    sys.stdout.write(f"{text}\n")
+
+
+@contextmanager
+def stage_bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress callback that draws a bar for every stage on standard error, where that is a terminal."""
+    bars: dict[str, Any] = {}
+
+    def advance(stage: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if stage not in bars or bars[stage].n >= bars[stage].total:
+            if stage in bars:
+                bars[stage].close()
+            bars[stage] = tqdm(total=total, desc=stage, disable=True if quiet else None, file=sys.stderr)
+        bars[stage].update(done - bars[stage].n)
+
+    try:
+        yield advance
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def free_stem(folder: Path, wanted: str) -> str:
+    """`wanted`, or with a number behind it where the folder has files of that name."""
+    taken = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set[str]()
+
+    def is_taken(stem: str) -> bool:
+        return any(name == f"{stem}.png" or name.startswith(f"{stem}-") for name in taken)
+
+    if not is_taken(wanted):
+        return wanted
+    return next(stem for number in range(2, len(taken) + 3) if not is_taken(stem := f"{wanted}_{number}"))

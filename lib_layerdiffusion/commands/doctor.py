@@ -1,0 +1,99 @@
+"""`layerdiffusion doctor`: what is installed, where things would run, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lib_layerdiffusion.commands.common import add_json_argument, report
+
+PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "safetensors", "huggingface-hub")
+HOST_PACKAGES = ("diffusers", "transformers", "accelerate", "tqdm")
+OPTIONAL = ("peft", "gradio", "psd-tools", "ray")
+_MODULES = {"pillow": "PIL", "opencv-python": "cv2", "psd-tools": "psd_tools", "huggingface-hub": "huggingface_hub"}
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("doctor", help="what is installed, and what is missing")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the layer files")
+    add_json_argument(parser)
+    parser.set_defaults(run=_run)
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str | None]:
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str | None:
+    """A package's version, "installed" where its module is there under another package's name (cv2, headless)."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "installed" if importlib.util.find_spec(_MODULES.get(name, name)) else None
+
+
+def _devices() -> list[str]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    found = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    mps = getattr(torch.backends, "mps", None)
+    return [*found, *(["mps"] if mps is not None and mps.is_available() else []), "cpu"]
+
+
+def _clip_vocabulary() -> bool:
+    places = (importlib.util.find_spec(name) for name in ("clip", "open_clip"))
+    folders = [Path(folder) for spec in places if spec for folder in spec.submodule_search_locations or []]
+    return any((folder / "bpe_simple_vocab_16e6.txt.gz").is_file() for folder in folders)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.places import bundled_family, default_weights_folder
+    from lib_layerdiffusion.weights import WeightStore
+
+    needed, host, optional = _versions(PACKAGES), _versions(HOST_PACKAGES), _versions(OPTIONAL)
+    store = WeightStore([arguments.weights or default_weights_folder()])
+    files = store.status()
+    bundled = bundled_family()
+    installed = [status.file.name for status in files if status.is_installed]
+    problems = [f"{name} is missing: pip install {name}" for name, version in needed.items() if version is None]
+    gaps = [name for name, version in host.items() if version is None]
+    if gaps:
+        problems.append(f"{', '.join(gaps)} missing: pip install layerdiffusion[diffusers] (not needed inside Forge)")
+    problems += [status.problem for status in files if status.problem]
+    if bundled is None and not installed:
+        problems.append('no layer files: "layerdiffusion weights fetch SDXL" downloads them')
+    if not _clip_vocabulary():
+        problems.append("no CLIP vocabulary for single-file checkpoints: pip install layerdiffusion[single-file]")
+    values: dict[str, Any] = {
+        "python": platform.python_version(),
+        "packages": {**needed, **host, **optional},
+        "host": None if gaps else "diffusers",
+        "devices": _devices(),
+        "bundled_family": bundled,
+        "weights_folder": store.folders[0],
+        "weights": {status.file.name: status.is_installed for status in files},
+        "free_gib": round(shutil.disk_usage(Path.home()).free / 2**30, 1),
+        "problems": problems,
+    }
+    report(arguments, values, _lines(values, len(installed), len(files)))
+    return 1 if any(version is None for version in needed.values()) else 0
+
+
+def _lines(values: dict[str, Any], installed: int, total: int) -> list[str]:
+    packages = ", ".join(f"{name} {version or 'missing'}" for name, version in values["packages"].items())
+    return [
+        f"Python {values['python']}: {packages}",
+        f"Host without Forge: {values['host'] or 'none'}",
+        f"Devices: {', '.join(values['devices'])}",
+        f"Bundled family: {values['bundled_family'] or 'none'}",
+        f"Layer files: {installed} of {total} in {values['weights_folder']}, {values['free_gib']} GiB free",
+        *(f"! {problem}" for problem in values["problems"]),
+    ]

@@ -1,0 +1,151 @@
+"""`layerdiffusion generate` and `layerdiffusion chain`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib_layerdiffusion.commands.common import (
+    add_json_argument,
+    add_model_arguments,
+    engine_from,
+    free_stem,
+    report,
+    stage_bars,
+)
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.methods import Layer
+
+if TYPE_CHECKING:
+    from lib_layerdiffusion.results import Result
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register both commands."""
+    generate = subparsers.add_parser("generate", help="make a picture in layers from a prompt")
+    generate.add_argument("prompt")
+    generate.add_argument("--method", default="transparent", help='short name or label (default: "transparent")')
+    generate.add_argument("--batch", type=int, default=1, help="pictures to make")
+    generate.add_argument("--init", type=Path, help="picture to start from, RGBA or RGB")
+    generate.add_argument("--strength", type=float, default=0.75, help="how much of it is made anew, up to 1")
+    generate.add_argument("--mask", type=Path, help="white where the init picture is made anew")
+    for layer in Layer:
+        generate.add_argument(f"--{layer}", type=Path, metavar="FILE", help=f"the {layer}, for methods that need it")
+    _add_sampling(generate)
+    generate.set_defaults(run=_run_generate)
+
+    chain = subparsers.add_parser("chain", help="two steps in one: all three layers from one of them")
+    chain.add_argument("prompt")
+    start = chain.add_mutually_exclusive_group(required=True)
+    start.add_argument("--background", type=Path, help="gives the foreground that stands before it")
+    start.add_argument("--foreground", type=Path, help="gives the background that lies behind it")
+    chain.add_argument("--batch", type=int, default=1, help="pictures to make")
+    _add_sampling(chain)
+    chain.set_defaults(run=_run_chain)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(), help="folder, or the .png to write (default: here)"
+    )
+    parser.add_argument("--negative", default="", help="what not to show")
+    parser.add_argument("--size", help="width x height, such as 1024x768 (default: the model's)")
+    parser.add_argument("--seed", type=int, help="same seed, same picture (default: random)")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance (CFG scale)")
+    parser.add_argument("--sampler", default="", help='such as "Euler a" or "DPM++ 2M Karras" (default: the model\'s)')
+    parser.add_argument("--weight", type=float, default=1.0, help="strength of the layer model, 0 to 2")
+    parser.add_argument(
+        "--stop-at", type=float, default=1.0, help="share of the steps after which the plain model goes on"
+    )
+    parser.add_argument(
+        "--layer-prompt", action="append", default=[], metavar="LAYER=TEXT", help="additional prompt of a layer"
+    )
+    parser.add_argument("--resize-mode", default="Crop and Resize", help="how condition pictures are brought to size")
+    parser.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
+    parser.add_argument("--preview", action="store_true", help="also write the picture over a checkerboard")
+    add_model_arguments(parser)
+    add_json_argument(parser)
+
+
+def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    prompts: dict[str, str] = {}
+    for text in arguments.layer_prompt:
+        layer, separator, words = text.partition("=")
+        if not separator or layer not in {item.value for item in Layer}:
+            raise SettingsError(f'"{text}" is no layer prompt: write such as "foreground=a glass cup".')
+        prompts[layer] = words
+    return {
+        "negative_prompt": arguments.negative,
+        "size": arguments.size,
+        "seed": arguments.seed,
+        "steps": arguments.steps,
+        "guidance": arguments.guidance,
+        "sampler": arguments.sampler,
+        "weight": arguments.weight,
+        "stop_at": arguments.stop_at,
+        "layer_prompts": prompts,
+        "resize_mode": arguments.resize_mode,
+        "decode_passes": arguments.passes,
+        "batch": arguments.batch,
+    }
+
+
+def _run_generate(arguments: argparse.Namespace) -> int:
+    own = {
+        "method": arguments.method,
+        "init_image": arguments.init,
+        "strength": arguments.strength,
+        "mask": arguments.mask,
+        **{layer.value: getattr(arguments, layer.value) for layer in Layer},
+    }
+    values = _common(arguments)
+    engine = engine_from(arguments)
+    with stage_bars(quiet=arguments.json) as progress:
+        result = engine.generate(arguments.prompt, **values, **own, progress=progress)
+    return _finish(arguments, result)
+
+
+def _run_chain(arguments: argparse.Namespace) -> int:
+    values = _common(arguments)
+    engine = engine_from(arguments)
+    with stage_bars(quiet=arguments.json) as progress:
+        if arguments.background:
+            result = engine.extract_foreground(
+                background=arguments.background, prompt=arguments.prompt, progress=progress, **values
+            )
+        else:
+            result = engine.extract_background(
+                foreground=arguments.foreground, prompt=arguments.prompt, progress=progress, **values
+            )
+    return _finish(arguments, result)
+
+
+def _finish(arguments: argparse.Namespace, result: Result) -> int:
+    folder, stem = _place(arguments.output, arguments.prompt, result.seed)
+    pictures: list[dict[str, Any]] = []
+    lines = [f"Model: {result.source}"]
+    for index, image in enumerate(result.images):
+        name = stem if len(result.images) == 1 else f"{stem}-{index + 1}"
+        files = image.save(folder, name, previews=arguments.preview)
+        pictures.append({"seed": image.seed, "files": {layer: str(path) for layer, path in files.items()}})
+        lines += [f"{layer}: {path}" for layer, path in files.items()]
+    seconds = {stage: round(value, 3) for stage, value in result.timings.items()}
+    values = {"source": result.source, "seed": result.seed, "pictures": pictures, "seconds": seconds}
+    report(arguments, {**values, "notes": list(result.notes)}, lines)
+    for note in result.notes:
+        sys.stderr.write(f"{note}\n")
+    return 0
+
+
+def _place(output: Path, prompt: str, seed: int) -> tuple[Path, str]:
+    """Folder and file name without its ending; nothing that exists is overwritten unless it was named itself."""
+    if output.suffix.lower() == ".png":
+        return output.parent, output.stem
+    if output.suffix and not output.is_dir():
+        raise SettingsError(f'"{output}" is no PNG: layers need one, so name a .png file or a folder.')
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "picture"
+    return output, free_stem(output, f"{words}-{seed}")

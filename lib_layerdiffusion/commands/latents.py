@@ -1,0 +1,62 @@
+"""`layerdiffusion encode` and `layerdiffusion decode`: RGBA pictures to latents in files, and back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lib_layerdiffusion.commands.common import add_json_argument, add_model_arguments, engine_from, report
+from lib_layerdiffusion.errors import InputError
+
+KEY = "latent"
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register both commands."""
+    encode = subparsers.add_parser("encode", help="hide an RGBA picture's alpha in its latent")
+    encode.add_argument("picture", type=Path)
+    encode.add_argument("-o", "--output", type=Path, help=".safetensors file (default: beside the picture)")
+    encode.set_defaults(run=_run_encode)
+    decode = subparsers.add_parser("decode", help="an RGBA picture from a latent")
+    decode.add_argument("latent", type=Path)
+    decode.add_argument("-o", "--output", type=Path, help=".png file (default: beside the latent)")
+    decode.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
+    decode.set_defaults(run=_run_decode)
+    for parser in (encode, decode):
+        add_model_arguments(parser)
+        add_json_argument(parser)
+
+
+def _run_encode(arguments: argparse.Namespace) -> int:
+    from safetensors.torch import save
+
+    from lib_layerdiffusion.files import load_picture, write_bytes
+
+    picture = load_picture(arguments.picture, "input")
+    engine = engine_from(arguments)
+    latent = engine.encode(picture)
+    target = arguments.output or arguments.picture.with_suffix(".safetensors")
+    size = {"height": picture.shape[0], "width": picture.shape[1]}
+    about = {"scale": "VAE", "picture": json.dumps(size), "model": engine.host.name}
+    write_bytes(target, save({KEY: latent.float().cpu().contiguous()}, about))
+    report(arguments, {"latent": target, "shape": list(latent.shape)}, [f"latent: {target} {tuple(latent.shape)}"])
+    return 0
+
+
+def _run_decode(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.files import write_png
+    from lib_layerdiffusion.weights import read_weights
+
+    if not arguments.latent.is_file():
+        raise InputError(f'There is no file "{arguments.latent}".')
+    state = read_weights(arguments.latent)
+    if KEY not in state:
+        raise InputError(f'"{arguments.latent}" holds no latent: make one with "layerdiffusion encode".')
+    engine = engine_from(arguments)
+    picture = engine.decode(state[KEY], passes=arguments.passes)
+    target = arguments.output or arguments.latent.with_suffix(".png")
+    write_png(target, picture)
+    report(arguments, {"picture": target, "size": picture.size}, [f"picture: {target}"])
+    return 0

@@ -1,0 +1,175 @@
+"""The host with what an engine needs around injection: prompts, samplers, placement, offloading, defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
+from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding, encode_prompts
+from lib_layerdiffusion.hosts.diffusers.samplers import describe_sampler, make_scheduler
+from lib_layerdiffusion.hosts.diffusers.sampling import SamplingRequest, sample
+from lib_layerdiffusion.hosts.diffusers.unet import Patch, prepare_patch
+from lib_layerdiffusion.images import flatten_on_grey, to_float
+from lib_layerdiffusion.injection import Injection
+from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.pictures import Picture
+from lib_layerdiffusion.request import PictureRequest
+from lib_layerdiffusion.transparency import LatentTransparency
+
+Network = TypeVar("Network", bound=nn.Module)
+OFFLOADS = ("none", "model", "sequential")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model beside its weights.
+
+    name: for infotext. source: in words, for people. families: see `DiffusersHost`. steps, guidance: its defaults.
+    """
+
+    name: str = ""
+    source: str = ""
+    families: tuple[Family, ...] = ()
+    steps: int = 25
+    guidance: float = 7.0
+
+
+@dataclass(frozen=True)
+class _KeptPatch:
+    unet: object
+    weights: object
+    strength: float
+    patch: Patch
+
+
+class EngineHost(DiffusersHost):
+    """A pipeline that an engine works with; offload as in `LayerDiffusion.from_checkpoint`."""
+
+    def __init__(self, pipeline: Any, card: ModelCard | None = None, offload: str = "none") -> None:
+        card = card or ModelCard()
+        super().__init__(pipeline, card.families)
+        self.name, self.source = card.name, card.source
+        self.steps, self.guidance = card.steps, card.guidance
+        self._offload = offload
+        self._scheduler = pipeline.scheduler
+        self._kept: _KeptPatch | None = None
+
+    @property
+    def default_size(self) -> int:
+        """The side that the model was trained on, in pixels."""
+        return int(self.pipeline.unet.config.sample_size) * self.downscale
+
+    def set_sampler(self, name: str) -> Mapping[str, str]:
+        """Choose a sampler, "" for the model's own; returns its infotext keys.
+
+        Raises:
+            SettingsError: there is none of that name.
+        """
+        scheduler = make_scheduler(name, self._scheduler.config) if name else self._scheduler
+        self.pipeline.scheduler = scheduler
+        return describe_sampler(name, scheduler)
+
+    def encode_prompts(
+        self, prompt: str, negative: str, frames: Sequence[str]
+    ) -> tuple[PromptEmbedding, PromptEmbedding, PromptEmbedding | None]:
+        """Embeddings of the prompt, the negative prompt, and of all frames' own prompts together."""
+        first, second, *others = encode_prompts(self.pipeline, [prompt, negative, *frames])
+        if not negative and second.pooled is not None and self.pipeline.config.get("force_zeros_for_empty_prompt"):
+            # SDXL was trained with zeros where there is no text at all.
+            second = PromptEmbedding(torch.zeros_like(second.context), torch.zeros_like(second.pooled))
+        if not others:
+            return first, second, None
+        pooled = [item.pooled for item in others if item.pooled is not None]
+        context = torch.cat([item.context for item in others])
+        return first, second, PromptEmbedding(context, torch.cat(pooled) if pooled else None)
+
+    def encode_start(self, picture: Picture, transparency: LatentTransparency | None) -> Tensor:
+        """Latents [1, 4, H/8, W/8] in the UNet's scale of a picture flattened on grey, its alpha hidden if asked.
+
+        transparency: has the encoder whose offset is added as `mean + std * offset` (arXiv 2402.17113, section 3.1).
+        """
+        pixels = torch.from_numpy(to_float(flatten_on_grey(picture))).permute(2, 0, 1)[None]
+        mean, deviation = self.posterior(pixels)
+        if transparency is not None:
+            mean = mean + deviation * transparency.encode_offset(picture).to(mean)
+        return mean * self.scaling
+
+    def placed(self, network: Network) -> Network:
+        """A transparency network where and in the precision in which the pipeline computes."""
+        dtype = self.pipeline.unet.dtype if self.device.type != "cpu" else torch.float32
+        return network.to(self.device, dtype)
+
+    @contextmanager
+    def injected(self, injection: Injection, frames: PromptEmbedding | None, batch: int) -> Iterator[None]:
+        """The injection for the time of a `with`; merged weights are kept for the next run with the same ones.
+
+        Raises:
+            LayerDiffusionError: it does not fit; the UNet is untouched then.
+        """
+        if self._offload == "sequential" and 0 < injection.stop_at < 1 and not injection.is_plain:
+            raise HostError('"Stop At" cannot be combined with sequential offloading: use model offloading or 1.')
+        with self._weights_in_memory():
+            self.check(injection.method.family, injection.method.label)
+            handle = self.inject(injection, frame_prompts=frames, batch=batch, patch=self._patch(injection))
+            if self._offload == "sequential":
+                handle.enable()
+        try:
+            yield
+        finally:
+            with self._weights_in_memory():
+                handle.release()
+
+    def _patch(self, injection: Injection) -> Patch:
+        unet, weights, strength = self.pipeline.unet, injection.weights, injection.strength
+        kept = self._kept
+        same = kept and kept.unet is unet and kept.weights is weights and kept.strength == strength
+        if kept and same and kept.patch.is_current():
+            return kept.patch
+        self._kept = None  # before the next one is made: two sets of merged weights may not fit
+        self._kept = _KeptPatch(unet, weights, strength, prepare_patch(unet, injection, self.device))
+        return self._kept.patch
+
+    @contextmanager
+    def _weights_in_memory(self) -> Iterator[None]:
+        """Sequential offloading leaves the UNet without its weights; they come back for the time of a change."""
+        if self._offload != "sequential":
+            yield
+            return
+        self.pipeline.remove_all_hooks()
+        try:
+            yield
+        finally:
+            self.pipeline.enable_sequential_cpu_offload()
+
+    def sample(
+        self,
+        request: PictureRequest,
+        prompt: PromptEmbedding,
+        negative: PromptEmbedding,
+        start: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Sample the request's latents."""
+        report = request.progress
+        sampling = SamplingRequest(
+            prompt=prompt,
+            negative=negative,
+            seeds=request.seeds,
+            width=request.width,
+            height=request.height,
+            steps=request.steps,
+            guidance=request.guidance,
+            start=start,
+            strength=request.strength,
+            mask=mask,
+            progress=None if report is None else lambda done, total: report("sample", done, total),
+            options=request.options,
+        )
+        return sample(self.pipeline, sampling)

@@ -1,0 +1,150 @@
+"""Where an engine's model comes from: a checkpoint, a folder, a hub, the bundled family, or the spot."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from lib_layerdiffusion.errors import HostError, ModelError, SettingsError
+from lib_layerdiffusion.hosts.diffusers.checkpoint import load_pipeline
+from lib_layerdiffusion.hosts.diffusers.engine_host import OFFLOADS, EngineHost, ModelCard
+from lib_layerdiffusion.methods import METHODS, Family
+from lib_layerdiffusion.places import RANDOM_MODEL, bundled_family, default_weights_folder
+from lib_layerdiffusion.weights import WeightStore
+
+LAYERS_FOLDER = "layers"
+CARD_FILE = "layerdiffusion.json"
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def best_device() -> torch.device:
+    """The fastest device that torch can use."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    mps = getattr(torch.backends, "mps", None)
+    return torch.device("mps" if mps is not None and mps.is_available() else "cpu")
+
+
+def open_source(
+    source: str | Path | None,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    offload: str = "none",
+    weights: WeightStore | Path | str | None = None,
+) -> tuple[EngineHost, WeightStore]:
+    """Load a model and the store of its layer files; arguments as in `LayerDiffusion.from_checkpoint`.
+
+    Raises:
+        LayerDiffusionError: it cannot be loaded, or an argument is unknown.
+    """
+    place, kind = _device(device), _dtype(dtype)
+    if offload not in OFFLOADS:
+        raise SettingsError(f'There is no offload mode "{offload}"; use one of: {", ".join(OFFLOADS)}.')
+    if offload != "none" and place.type == "cpu":
+        raise HostError("Offloading moves weights off a GPU, and there is none: leave it out.")
+    precision = kind or (torch.float32 if place.type == "cpu" else torch.float16)
+    bundled = bundled_family() if source is None else None
+    if source is None and bundled is None:
+        pipeline, card, store = _random_family(precision)
+    else:
+        origin = source if bundled is None else bundled
+        pipeline = load_pipeline(origin, precision)  # type: ignore[arg-type]
+        card, folder = _card(Path(str(origin)), is_bundled=bundled is not None)
+        store = _store(weights, folder)
+    _place(pipeline, place, offload)
+    return EngineHost(pipeline, card, offload), store
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise SettingsError(f'There is no dtype "{dtype}"; use one of: {", ".join(_DTYPES)}.')
+    return _DTYPES[dtype]
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is None:
+        return best_device()
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(
+            f'Device "{device}" cannot be used here: leave it out to take the best there is.'
+        ) from error
+    return place
+
+
+def _place(pipeline: Any, device: torch.device, offload: str) -> None:
+    pipeline.set_progress_bar_config(disable=True)
+    if offload == "none":
+        pipeline.to(device)
+        return
+    # Whoever offloads is short of memory, so the VAE's own savings come with it.
+    pipeline.vae.enable_slicing()
+    pipeline.vae.enable_tiling()
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_sequential_cpu_offload(device=device)
+
+
+def _card(origin: Path, *, is_bundled: bool) -> tuple[ModelCard, Path | None]:
+    """What a folder says of itself, and its layer files: small families bring their own."""
+    layers = origin / LAYERS_FOLDER
+    name = origin.stem if origin.suffix == ".safetensors" else origin.name
+    source = "the bundled family" if is_bundled else str(origin)
+    if not layers.is_dir():
+        return ModelCard(name=name, source=source), None
+    values = _card_values(origin / CARD_FILE)
+    present = {path.stem for path in layers.glob("*.safetensors")}
+    families = tuple(family for family in Family if any(row.weights in present for row in METHODS.of_family(family)))
+    # SDXL's methods come first: a family of both kinds makes its plain transparent pictures with the cheaper technique.
+    families = tuple(sorted(families, key=lambda family: family is not Family.SDXL))
+    known = {key: values[key] for key in ("steps", "guidance", "name") if key in values}
+    return ModelCard(**{"name": name, "source": source, "families": families, **known}), layers
+
+
+def _card_values(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f'"{path}" cannot be read: repair or delete it.') from error
+    return values if isinstance(values, dict) else {}
+
+
+def _store(weights: WeightStore | Path | str | None, own: Path | None) -> WeightStore:
+    if isinstance(weights, WeightStore):
+        return weights
+    if weights is not None:
+        return WeightStore([Path(weights).expanduser()])
+    return WeightStore([own], may_fetch=False) if own is not None else WeightStore([default_weights_folder()])
+
+
+class _TemporaryStore(WeightStore):
+    """A store whose files vanish with it."""
+
+    def __init__(self, folder: tempfile.TemporaryDirectory[str]) -> None:
+        super().__init__([Path(folder.name)], may_fetch=False)
+        self._folder = folder
+
+
+def _random_family(dtype: torch.dtype) -> tuple[Any, ModelCard, WeightStore]:
+    from lib_layerdiffusion.hosts.diffusers.tiny import layer_files, tiny_pipeline
+
+    pipeline = tiny_pipeline()
+    folder = tempfile.TemporaryDirectory(prefix="layerdiffusion-")
+    for name, tensors in layer_files(pipeline.unet):
+        save_file(tensors, Path(folder.name) / f"{name}.safetensors")
+    families = (Family.SDXL, Family.SD15)
+    card = ModelCard(name="random", source=RANDOM_MODEL, families=families, steps=8, guidance=3.0)
+    return pipeline.to(dtype), card, _TemporaryStore(folder)

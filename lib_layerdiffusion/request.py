@@ -1,0 +1,145 @@
+"""What one call of the engine asks for, validated before anything heavy begins."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.files import load_picture
+from lib_layerdiffusion.infotext import format_parameters, to_infotext
+from lib_layerdiffusion.pictures import Picture
+from lib_layerdiffusion.settings import LayerSettings
+
+LATENT_FACTOR = 8
+SMALLEST_SIDE, LARGEST_SIDE, LARGEST_AREA = 64, 8192, 4096 * 4096
+LARGEST_SEED = 2**63 - 1
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all); stages are "sample" and "decode". Raising in it stops the run."""
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """A validated call.
+
+    width, height: pixels, multiples of 8. batch: pictures, each with all layers of its method. init: picture to start
+    from, resized to the size. strength: share of the schedule that runs on it, above 0 to 1. mask: grey [H, W], white
+    where `init` is made anew. sampler: "" for the model's own. options: more arguments of the pipeline's call.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    prompt: str
+    settings: LayerSettings
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    negative: str = ""
+    sampler: str = ""
+    batch: int = 1
+    init: Picture | None = None
+    strength: float = 1.0
+    mask: Picture | None = None
+    progress: Progress | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        _within("steps", self.steps, 1, 1000)
+        _within("guidance", self.guidance, 0, 100)
+        _within("batch", self.batch, 1, 256)
+        _within("seed", self.seed, 0, LARGEST_SEED)
+        check_size(self.width, self.height)
+        if not isinstance(self.prompt, str) or not isinstance(self.negative, str):
+            raise SettingsError("A prompt must be text.")
+        if self.init is None:
+            if self.mask is not None:
+                raise SettingsError("A mask needs an init picture that it belongs to.")
+            return
+        _within("strength", self.strength, 0, 1)
+        if int(self.steps * self.strength) < 1:
+            raise SettingsError(
+                f"Strength {self.strength:g} of {self.steps} steps leaves no step to run: raise either of them."
+            )
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed for every batch item, frames counted singly, as WebUIs count them."""
+        return [
+            (self.seed + index) % (LARGEST_SEED + 1) for index in range(self.batch * self.settings.method.frame_count)
+        ]
+
+    def infotext(self, index: int, model: str, sampler: Mapping[str, str], version: str) -> str:
+        """The infotext of picture `index`, in the words of A1111 and Forge.
+
+        sampler: "Sampler" and, where one is chosen, "Schedule type".
+        """
+        values: dict[str, object] = {"Steps": self.steps, **sampler, "CFG scale": f"{self.guidance:g}"}
+        values["Seed"] = self.seeds[index * self.settings.method.frame_count]
+        values |= {"Size": f"{self.width}x{self.height}", "Model": model}
+        if self.init is not None:
+            values["Denoising strength"] = f"{self.strength:g}"
+        values |= to_infotext(self.settings)
+        values["Version"] = version
+        lines = [self.prompt, f"Negative prompt: {self.negative}" if self.negative else "", format_parameters(values)]
+        return "\n".join(line for line in lines if line)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high:
+        raise SettingsError(f"{name} must be from {low:g} to {high:g}, not {value}.")
+
+
+def check_size(width: object, height: object) -> None:
+    """Raise SettingsError unless width x height is a size that can be generated."""
+    sides = (width, height)
+    if not all(isinstance(side, int) and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+        raise SettingsError(
+            f"A picture of {width}x{height} cannot be made: "
+            f"each side must be from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
+        )
+    if any(int(str(side)) % LATENT_FACTOR for side in sides):
+        raise SettingsError(f"A picture of {width}x{height} cannot be made: each side must be a multiple of 8.")
+    if int(str(width)) * int(str(height)) > LARGEST_AREA:
+        raise SettingsError(f"A picture of {width}x{height} is too large: use at most {LARGEST_AREA >> 20} megapixels.")
+
+
+def parse_size(text: object) -> tuple[int, int]:
+    """Width and height from "1024x768", [1024, 768] or 1024.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    parts = text.lower().replace("*", "x").split("x") if isinstance(text, str) else text
+    if isinstance(parts, int | float):
+        parts = [parts, parts]
+    try:
+        sides = [int(part) for part in parts]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        sides = []
+    if len(sides) == 1:
+        sides *= 2
+    if len(sides) != 2:
+        raise SettingsError(f'The size "{text}" is unclear: write width x height, such as 1024x768.')
+    return sides[0], sides[1]
+
+
+def random_seed() -> int:
+    """A seed of the range that WebUIs draw from."""
+    return secrets.randbelow(2**32)
+
+
+def optional_picture(source: object, name: str) -> Picture | None:
+    """A picture from a path or memory, None for None.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    return None if source is None else load_picture(source, name)
