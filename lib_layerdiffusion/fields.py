@@ -222,5 +222,9 @@ def by_own_names(values: Mapping[str, object]) -> dict[str, object]:
 
 def _unknown_name(key: str) -> str:
     close = get_close_matches(str(key), list(_BY_NAME), n=1)
-    hint = f'did you mean "{close[0]}"?' if close else f"use {', '.join(row.name for row in FIELDS)}."
+    hint = (
+        f'use "{close[0]}" or another of those in the schema.'
+        if close
+        else f"use {', '.join(row.name for row in FIELDS)}."
+    )
     return f'There is no setting "{key}": {hint}'

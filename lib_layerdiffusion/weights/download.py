@@ -1,7 +1,8 @@
 """Fetching a published file: resumed, locked, and under its final name only when it is whole.
 
 huggingface_hub does the talking, so its switches hold (HF_ENDPOINT for mirrors, HF_HUB_OFFLINE, HF_TOKEN). It is loaded
-on first use.
+on first use. A connection that breaks is taken up again by every release of it; what is left of a download that was given
+up is gone on with by those that keep it, as Forge's does.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from lib_layerdiffusion.weights.reading import check_file
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes that are there and the bytes that there will be, None where the server does not say."""
 
-STAGING = ".layerdiffusion-download"
 _MAX_ATTEMPTS = 50
 _POLL_SECONDS = 0.2
 _ON = frozenset({"1", "true", "yes", "on"})
@@ -38,17 +38,19 @@ def fetch(file: WeightFile, folder: Path, *, progress: Progress | None = None, e
             there by hand. Nothing lies under the final name then.
     """
     target = folder / file.file_name
-    staging = folder / STAGING / file.name
+    staging = folder / f".{file.name}.download"
     try:
-        staging.mkdir(parents=True, exist_ok=True)
-        with _locked(staging.with_suffix(".lock")):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f".{file.name}.lock"):
             if not target.is_file():
+                staging.mkdir(exist_ok=True)
                 staged = _download(file, staging, folder, progress, endpoint)
-                check_file(staged, file)
+                _check(staged, file, folder, endpoint)
                 staged.replace(target)
+                shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise _failure(file, folder, _reason(error), endpoint) from error
-    _tidy(staging)
+        reason = "the disk is full" if error.errno == errno.ENOSPC else "the folder cannot be written to"
+        raise _failure(file, folder, reason, endpoint) from error
     return target
 
 
@@ -90,7 +92,7 @@ def _download(file: WeightFile, staging: Path, folder: Path, progress: Progress 
         raise _failure(file, folder, "huggingface_hub is not installed", endpoint) from error
     if _is_offline():
         raise _failure(file, folder, "HF_HUB_OFFLINE forbids it", endpoint)
-    total = _published_size(file, endpoint)
+    total = _published_size(file, folder, endpoint)
     _require_room(file, folder, staging, total, endpoint)
     with _reported(staging, total, progress):
         for attempt in range(_MAX_ATTEMPTS):
@@ -111,15 +113,21 @@ def _download(file: WeightFile, staging: Path, folder: Path, progress: Progress 
     raise _failure(file, folder, "the connection broke too often", endpoint)
 
 
-def _published_size(file: WeightFile, endpoint: str | None) -> int | None:
+def _check(staged: Path, file: WeightFile, folder: Path, endpoint: str | None) -> None:
+    try:
+        check_file(staged, file)
+    except WeightsError as error:
+        shutil.rmtree(staged.parent, ignore_errors=True)  # or the next attempt would take it for whole
+        raise _failure(file, folder, "what the server sent is not the published file", endpoint) from error
+
+
+def _published_size(file: WeightFile, folder: Path, endpoint: str | None) -> int | None:
     from huggingface_hub import get_hf_file_metadata
 
-    if file.size is not None:
-        return file.size
     try:
-        return get_hf_file_metadata(address(file, endpoint)).size
-    except Exception:  # noqa: BLE001 - the download itself says what is wrong
-        return None
+        return get_hf_file_metadata(address(file, endpoint)).size or file.size
+    except Exception as error:
+        raise _failure(file, folder, _reason(error), endpoint) from error
 
 
 def _require_room(file: WeightFile, folder: Path, staging: Path, total: int | None, endpoint: str | None) -> None:
@@ -179,13 +187,8 @@ def _locked(path: Path) -> Generator[None, None, None]:
         yield
     finally:
         lock.release()
-
-
-def _tidy(staging: Path) -> None:
-    shutil.rmtree(staging, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another process is waiting for it
-        staging.with_suffix(".lock").unlink()
-        staging.parent.rmdir()
+        with contextlib.suppress(OSError):  # Windows, while another process waits for it
+            path.unlink()
 
 
 def _is_final(error: Exception) -> bool:

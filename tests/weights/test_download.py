@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import threading
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from hub import COMMIT
+from huggingface_hub import constants
+
+from lib_layerdiffusion.errors import WeightsError
+from lib_layerdiffusion.weights import Catalogue, fetch, find_in_cache
+
+FILE = Catalogue.load()["layer_xl_transparent_attn"]
+
+
+def everything_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_file_arrives_whole_and_alone(hub, content, tmp_path):
+    folder = tmp_path / "models" / "layer_model"
+    seen: list[tuple[int, int | None]] = []
+    path = fetch(FILE, folder, progress=lambda done, total: seen.append((done, total)))
+    assert path == folder / FILE.file_name
+    assert path.read_bytes() == content
+    assert everything_in(folder) == [FILE.file_name]
+    assert seen[-1] == (len(content), len(content))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_what_is_there_is_not_fetched_again(hub, content, tmp_path):
+    fetch(FILE, tmp_path)
+    fetch(FILE, tmp_path)
+    assert hub.downloads == 1
+
+
+def test_a_connection_that_breaks_is_taken_up_again(hub, content, tmp_path):
+    hub.breaks = [20_000, 30_000]
+    assert fetch(FILE, tmp_path).read_bytes() == content
+    assert hub.ranges[0] == 0
+    assert all(start > 0 for start in hub.ranges[1:])
+
+
+def test_an_interrupted_download_leaves_no_half_file_and_goes_on_later(hub, content, tmp_path):
+    hub.breaks = [50_000] + [0] * 60
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        fetch(FILE, tmp_path)
+    assert not (tmp_path / FILE.file_name).exists()
+    left = sum(path.stat().st_size for path in tmp_path.rglob("*.incomplete"))
+    assert left > 0 or not huggingface_hub.__version__.startswith("0.")  # later releases of it keep nothing
+    hub.breaks = []
+    hub.ranges.clear()
+    assert fetch(FILE, tmp_path).read_bytes() == content
+    assert hub.ranges[0] == left
+    assert everything_in(tmp_path) == [FILE.file_name]
+
+
+def test_two_at_once_fetch_one_file(hub, content, tmp_path):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(fetch(FILE, tmp_path))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [tmp_path / FILE.file_name] * 3
+    assert results[0].read_bytes() == content
+    assert hub.downloads == 1
+
+
+@pytest.mark.parametrize("offline", ["environment", "constant"])
+def test_offline_says_file_folder_and_address(hub, tmp_path, monkeypatch, offline):
+    if offline == "environment":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    else:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE") as refused:
+        fetch(FILE, tmp_path)
+    assert f"{hub.endpoint}/LayerDiffusion/layerdiffusion-v1/resolve/main/{FILE.file_name}" in str(refused.value)
+    assert f"put it into {tmp_path}." in str(refused.value)
+    assert hub.downloads == 0
+
+
+def test_no_network_says_so(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match="no connection to the server"):
+        fetch(FILE, tmp_path)
+    assert not (tmp_path / FILE.file_name).exists()
+
+
+def test_an_endpoint_that_is_given_wins_over_the_variable(hub, content, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch(FILE, tmp_path, endpoint=f"{hub.endpoint}/").read_bytes() == content
+
+
+def test_a_file_that_the_server_lacks(hub, tmp_path):
+    missing = dataclasses.replace(FILE, name="layer_xl_unheard_of")
+    with pytest.raises(
+        WeightsError, match=r"layer_xl_unheard_of\.safetensors could not be fetched \(the server answers 404"
+    ):
+        fetch(missing, tmp_path)
+
+
+def test_a_token_is_asked_for_and_used(hub, content, tmp_path, monkeypatch):
+    hub.token = "hf_secret"
+    with pytest.raises(WeightsError, match="HF_TOKEN"):
+        fetch(FILE, tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert fetch(FILE, tmp_path).read_bytes() == content
+
+
+def test_a_full_disk_is_noticed_before_the_download(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=1000))
+    with pytest.raises(WeightsError, match=r"needs \d+ MiB and the disk has 0 MiB left"):
+        fetch(FILE, tmp_path)
+    assert hub.downloads == 0
+
+
+@pytest.mark.parametrize("answer", [b"<html>sign in to this network</html>", b"PK\x03\x04" + b"\0" * 500])
+def test_what_is_no_weight_file_never_gets_the_name_of_one(hub, content, tmp_path, answer):
+    hub.files[FILE.file_name] = answer
+    with pytest.raises(WeightsError, match="is not the published file"):
+        fetch(FILE, tmp_path)
+    assert not (tmp_path / FILE.file_name).exists()
+    hub.files[FILE.file_name] = content
+    assert fetch(FILE, tmp_path).read_bytes() == content
+
+
+def test_content_that_differs_from_the_published_is_refused(hub, tmp_path):
+    with pytest.raises(WeightsError, match="is not the published file"):
+        fetch(dataclasses.replace(FILE, sha256="0" * 64), tmp_path)
+    assert not (tmp_path / FILE.file_name).exists()
+
+
+def test_a_folder_that_cannot_be_made(hub, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(WeightsError, match=r"the folder cannot be written to.*put it into"):
+        fetch(FILE, tmp_path / "taken")
+
+
+def test_the_shared_cache_is_looked_into(hub, content, tmp_path):
+    assert find_in_cache(FILE) is None
+    repository = tmp_path / "cache" / "models--LayerDiffusion--layerdiffusion-v1"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "snapshots" / COMMIT).mkdir(parents=True)
+    cached = repository / "snapshots" / COMMIT / FILE.file_name
+    cached.write_bytes(content)
+    assert find_in_cache(FILE) == cached
