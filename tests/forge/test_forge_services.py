@@ -276,7 +276,7 @@ class TestRoutes:
 
         app = FastAPI()
         auth.__annotations__["credentials"] = HTTPBasicCredentials
-        app.add_api_route(services.api.HOST_ROUTE, dict, dependencies=[Depends(auth)])
+        app.add_api_route(services.api.HOST_ROUTE, _no_options, dependencies=[Depends(auth)])
         assert services.api.add_routes(models, app)
         client = TestClient(app, raise_server_exceptions=False)
         client.auth = ("user", "secret")
