@@ -1,0 +1,41 @@
+"""`layerdiffusion ui`: the panel on a page of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from lib_layerdiffusion.errors import HostError
+
+LOCAL = "127.0.0.1"
+
+
+def add_ui_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Register the command; its `run` takes the parsed arguments and gives the exit code."""
+    parser = subparsers.add_parser("ui", help="serve a page with the panel", description="Serve a page with the panel.")
+    parser.add_argument(
+        "--host", default=LOCAL, help="address to listen on; 0.0.0.0 lets the network in (default %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default %(default)s)")
+    return parser
+
+
+def run_ui(engine: Any, host: str = LOCAL, port: int = 7860) -> int:
+    """Serve until Ctrl+C.
+
+    Raises:
+        HostError: gradio is not installed, or nothing can listen there.
+    """
+    try:
+        from lib_layerdiffusion.app import serve
+    except ModuleNotFoundError as error:
+        raise HostError('The page needs gradio: install it with "pip install layerdiffusion[ui]".') from error
+    from lib_layerdiffusion.hosts.diffusers import SAMPLER_NAMES
+
+    def announce(address: str) -> None:
+        sys.stdout.write(f"LayerDiffusion is at {address} (Ctrl+C ends it)\n")
+        sys.stdout.flush()
+
+    serve(engine, host, port, samplers=SAMPLER_NAMES, announce=announce)
+    return 0
