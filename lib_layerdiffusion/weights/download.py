@@ -1,8 +1,8 @@
 """Fetching a published file: resumed, locked, and under its final name only when it is whole.
 
-huggingface_hub does the talking, so its switches hold (HF_ENDPOINT for mirrors, HF_HUB_OFFLINE, HF_TOKEN). It is loaded
-on first use. A connection that breaks is taken up again by every release of it; what is left of a download that was given
-up is gone on with by those that keep it, as Forge's does.
+huggingface_hub does the talking, so its switches hold (HF_ENDPOINT for mirrors, HF_HUB_OFFLINE, HF_TOKEN); it is loaded
+on first use. Every release of it takes up a connection that breaks; a download that was given up is gone on with by those
+releases that keep what came of it, as Forge's does.
 """
 
 from __future__ import annotations
