@@ -19,7 +19,7 @@ _ROWS = {row.name: row for row in FIELDS}
 class PictureInput(Protocol):
     """Makes the host's component for a picture with alpha, inside the current gradio context."""
 
-    def __call__(self, *, label: str, elem_id: str) -> Any:
+    def __call__(self, *, elem_id: str) -> Any:
         """Returns the component whose value reaches the script."""
         ...
 
@@ -100,7 +100,7 @@ def _pictures(made: dict[str, Any], method: LayerMethod, picture: PictureInput, 
             groups[layer] = gr.Column(visible=layer in method.inputs, elem_id=elem_id(f"{row.name}_group"))
             with groups[layer]:
                 gr.Markdown(row.label)
-                made[row.name] = picture(label=row.label, elem_id=elem_id(row.name))
+                made[row.name] = picture(elem_id=elem_id(row.name))
     return groups
 
 

@@ -33,8 +33,8 @@ def in_run(p: Any, action: Callable[[runs.LayerRun], None]) -> None:
             action(run)
 
 
-def _canvas(*, label: str, elem_id: str) -> Any:
-    return ForgeCanvas(numpy=True, no_scribbles=True, height=300, elem_id=elem_id, elem_classes=[label]).background
+def _canvas(*, elem_id: str) -> Any:
+    return ForgeCanvas(numpy=True, no_scribbles=True, height=300, elem_id=elem_id).background
 
 
 class LayerDiffusionScript(scripts.Script):

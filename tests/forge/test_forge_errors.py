@@ -58,6 +58,7 @@ def test_arguments_as_the_api_sends_them(forge, ask, rgba):
     assert forge.run([True, TRANSPARENT, "0.5"]).same_as(whole)
     assert forge.run([True, TRANSPARENT, 0.5, *[None] * 9]).same_as(whole)
     assert forge.run([{"method": TRANSPARENT, "weight": "0.5"}]).same_as(whole)
+    assert forge.run([{"method": "transparent", "weight": "0.5"}]).same_as(whole)
 
 
 def test_pictures_in_every_form(forge, ask, rgba):

@@ -48,6 +48,14 @@ def family_of(sd_model: Any) -> Family:
     )
 
 
+def loaded_family(sd_model: Any) -> Family | None:
+    """The family of what is loaded now, None where that is nothing or unsupported: tells short method names apart."""
+    try:
+        return family_of(sd_model)
+    except ModelError:
+        return None
+
+
 class ForgeHost:
     """`hosts.base.Host` on `p`, for as long as one run; condition latents and signals are computed once per size."""
 

@@ -73,9 +73,14 @@ class ForgeModels:
         """`LatentTransparency.decode` on the host's device, within half of the memory that is free there."""
         decoder = self.store.decoder(family)
         patcher = self._patcher(VAE_FILES[family].decoder, decoder, _vae_dtype())
-        memory_management.load_model_gpu(patcher)
+        one_view = decoder.activations_per_pixel * _vae_dtype().itemsize * pixels.shape[-2] * pixels.shape[-1]
+        memory_management.load_models_gpu([patcher], memory_required=one_view)
         limit = options.decode_memory(int(memory_management.get_free_memory(patcher.load_device)))
-        return LatentTransparency(decoder=decoder).decode(pixels, latent, passes, memory_limit=limit).cpu()
+        pair = LatentTransparency(decoder=decoder)
+        try:
+            return pair.decode(pixels, latent, passes, memory_limit=limit, progress=_show_passes).cpu()
+        finally:
+            shared.state.textinfo = None
 
     def encode_offset(self, family: Family, picture: Picture) -> Tensor:
         """`LatentTransparency.encode_offset` on the host's device."""
@@ -120,6 +125,10 @@ def _unload(patcher: ModelPatcher) -> None:
     """Take a patcher off the host's list of loaded models, which would keep its network alive."""
     loaded = memory_management.current_loaded_models
     loaded[:] = [entry for entry in loaded if entry.model is not patcher]
+
+
+def _show_passes(done: int, total: int) -> None:
+    shared.state.textinfo = f"LayerDiffusion: decoding alpha, pass {done} of {total}"
 
 
 def _vae_dtype() -> torch.dtype:

@@ -7,6 +7,7 @@ object again (loopback), so no picture of another call can get in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from lib_layerdiffusion.errors import InputError, SettingsError
 from lib_layerdiffusion.fields import FIELDS, LatentScale
 from lib_layerdiffusion.hosts.forge import control, options, saving, xyz
-from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts
+from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts, loaded_family
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
@@ -39,13 +40,24 @@ def begin(p: Any, args: Sequence[object], models: ForgeModels) -> LayerRun | Non
     vars(p).pop(ATTRIBUTE, None)
     own_keys = {row.infotext for row in FIELDS}
     p.extra_generation_params = {key: v for key, v in p.extra_generation_params.items() if key not in own_keys}
-    settings = LayerSettings.from_args(xyz.with_axis_values(p, args), defaults=options.defaults())
+    settings = _read(p, xyz.with_axis_values(p, args))
     if not settings.enabled:
         return None
     run = LayerRun(p, settings, models)
     setattr(p, ATTRIBUTE, run)
     run.complete_batch()
     return run
+
+
+def _read(p: Any, args: Sequence[object]) -> LayerSettings:
+    """The settings; a short method name, which families share, means the one of the checkpoint that is loaded."""
+    try:
+        return LayerSettings.from_args(args, defaults=options.defaults())
+    except SettingsError:
+        family = loaded_family(p.sd_model)
+        with suppress(SettingsError):
+            return LayerSettings.from_args(args, family=family, defaults=options.defaults())
+        raise
 
 
 def current(p: Any) -> LayerRun | None:

@@ -2,7 +2,14 @@
 
 import torch
 
-current_loaded = []
+current_loaded_models = []
+
+
+class LoadedModel:
+    """`model` is a patcher."""
+
+    def __init__(self, patcher):
+        self.model = patcher
 
 
 def get_torch_device():
@@ -23,14 +30,14 @@ def get_free_memory(device=None):
 
 def load_models_gpu(models, memory_required=0, hard_memory_preservation=0):
     for patcher in models:
-        if patcher in current_loaded:
+        if any(entry.model is patcher for entry in current_loaded_models):
             continue
-        for other in [item for item in current_loaded if item.model is patcher.model]:
-            current_loaded.remove(other)
-            other.unpatch()
+        for entry in [entry for entry in current_loaded_models if entry.model.model is patcher.model]:
+            current_loaded_models.remove(entry)
+            entry.model.unpatch()
         patcher.patch()
         patcher.model.merger.refresh(patcher.lora_patches)
-        current_loaded.append(patcher)
+        current_loaded_models.append(LoadedModel(patcher))
 
 
 def load_model_gpu(model):
@@ -38,7 +45,7 @@ def load_model_gpu(model):
 
 
 def unload_all_models():
-    while current_loaded:
-        patcher = current_loaded.pop()
+    while current_loaded_models:
+        patcher = current_loaded_models.pop().model
         patcher.unpatch()
         patcher.model.merger.refresh({})
