@@ -21,8 +21,6 @@ LATENT_FACTOR = 8
 PASSES = (1, 2, 4, 8)
 # (mirrored, quarter turns), ordered so that the first 1, 2 and 4 keep the picture's shape and can share a batch.
 VIEWS = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (False, 3), (True, 3))
-BYTES_PER_PIXEL = 330
-"""Activations that the published decoder holds at its peak, per pixel and byte of the dtype (measured at 1024x1024)."""
 DEFAULT_MEMORY_LIMIT = 4 << 30
 
 Progress = Callable[[int, int], None]
@@ -57,17 +55,15 @@ class LatentTransparency:
         Returns float32 [B, 4, H, W] in [0, 1] on the device of `pixels`: red, green, blue, alpha.
 
         Raises:
-            InputError: the sizes do not belong together, or `passes` is another number.
+            InputError: the shapes do not belong together, `passes` is another number, or memory does not suffice for
+                a single view.
         """
         if self.decoder is None:
             raise InputError("No transparency decoder is loaded.")
         if passes not in PASSES:
             raise InputError(f"Decode passes must be one of {', '.join(map(str, PASSES))}, not {passes}.")
         height, width = pixels.shape[-2:]
-        if tuple(latent.shape[-2:]) != (-(-height // LATENT_FACTOR), -(-width // LATENT_FACTOR)):
-            raise InputError(
-                f"A latent of {latent.shape[-1]}x{latent.shape[-2]} does not belong to a picture of {width}x{height}."
-            )
+        _check_pair(pixels, latent, self.decoder)
         own = next(self.decoder.parameters())
         results: list[Tensor] = []
         total = passes * pixels.shape[0]
@@ -110,16 +106,22 @@ class LatentTransparency:
         step: Callable[[int], None],
     ) -> None:
         """Append every view's result, turned back and clipped; batches shrink to one where memory runs out."""
-        per_view = BYTES_PER_PIXEL * pixels.element_size() * pixels.shape[-1] * pixels.shape[-2]
+        numbers = self.decoder.activations_per_pixel if self.decoder is not None else 1
+        per_view = numbers * pixels.element_size() * pixels.shape[-1] * pixels.shape[-2]
         size = max(1, memory_limit // per_view)
         while len(results) < len(views):
             start = len(results)
             same_shape = [view for view in views[start : start + size] if view[1] % 2 == views[start][1] % 2]
             try:
                 results.extend(self._decode_batch(pixels, latent, same_shape))
-            except torch.OutOfMemoryError:
-                if len(same_shape) == 1:
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; Apple's backend raises the bare kind
+                if not _out_of_memory(error):
                     raise
+                if len(same_shape) == 1:
+                    raise InputError(
+                        f"There is too little memory to decode a picture of {pixels.shape[-1]}x{pixels.shape[-2]}: "
+                        "free some on the device, or make the picture smaller."
+                    ) from error
                 size = 1
                 continue
             step(len(results))
@@ -152,6 +154,24 @@ class LatentTransparency:
         stacked = np.concatenate([to_float(rgba[..., 3:]), colour], axis=-1)
         tensor = torch.from_numpy(stacked).permute(2, 0, 1)[None]
         return self.encoder(tensor.to(next(self.encoder.parameters())))
+
+
+def _check_pair(pixels: Tensor, latent: Tensor, decoder: TransparentDecoder) -> None:
+    """Raises: InputError: pixels and latent cannot be of the same pictures."""
+    height, width = pixels.shape[-2:]
+    if tuple(latent.shape[-2:]) != (-(-height // LATENT_FACTOR), -(-width // LATENT_FACTOR)):
+        raise InputError(
+            f"A latent of {latent.shape[-1]}x{latent.shape[-2]} does not belong to a picture of {width}x{height}."
+        )
+    if pixels.shape[:-2] != (len(latent), 3) or latent.shape[1] != decoder.latent_channels:
+        raise InputError(
+            f"Pixels {tuple(pixels.shape)} and latent {tuple(latent.shape)} do not belong together: "
+            f"[B, 3, H, W] and [B, {decoder.latent_channels}, H/8, W/8] are needed."
+        )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
 def _turned(x: Tensor, view: tuple[bool, int]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,29 @@ def test_offset_equals_the_reference(name, size, alpha):
     assert relative_error(offset, expected(f"encoder/offset_{name}")) <= 1e-4
 
 
+@pytest.mark.parametrize("passes", [1, 2, 4, 8])
+def test_passes_are_views_turned_back_and_their_lower_median(small, passes):
+    pixels, latent = torch.rand(1, 3, 64, 128), torch.randn(1, 4, 8, 16)
+    turns = [(flip, turn) for turn in (0, 2, 1, 3) for flip in (False, True)][:passes]
+    views = []
+    for flip, turn in turns:
+        fed = [(x.flip(3) if flip else x).rot90(turn, (2, 3)) for x in (pixels, latent)]
+        with torch.no_grad():
+            view = small.decoder(*fed).clip(0, 1).rot90(-turn, (2, 3))
+        views.append(view.flip(3) if flip else view)
+    alpha, colour = torch.stack(views).median(dim=0).values.split([1, 3], dim=1)
+    torch.testing.assert_close(small.decode(pixels, latent, passes), torch.cat([colour, alpha], 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_networks_give_nearly_the_same_picture(small, dtype):
+    pixels, latent = torch.rand(1, 3, 40, 72), torch.randn(1, 4, 5, 9)
+    exact = small.decode(pixels, latent, passes=2)
+    rough = LatentTransparency(decoder=copy.deepcopy(small.decoder).to(dtype)).decode(pixels, latent, passes=2)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().mean() < 0.02
+
+
 @given(count=st.integers(1, 9), seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.float16]))
 def test_median_is_torchs(count, seed, dtype):
     values = torch.rand(count, 2, 3, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -92,23 +117,40 @@ def test_batches_and_memory_limits_do_not_change_the_result(small):
     assert seen == sorted(seen)
 
 
-def test_out_of_memory_falls_back_to_single_views(small, monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (used 9 GB)")])
+def test_out_of_memory_falls_back_to_single_views(small, monkeypatch, error):
     pixels, latent = torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8)
     usual = small.decode(pixels, latent)
-    forward = small.decoder.forward
+    limit_batches(monkeypatch, small.decoder, 1, error)
+    torch.testing.assert_close(small.decode(pixels, latent), usual, atol=1e-5, rtol=0)
+    limit_batches(monkeypatch, small.decoder, 0, error)
+    with pytest.raises(InputError, match="too little memory"):
+        small.decode(pixels, latent)
+
+
+def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(small, monkeypatch):
+    limit_batches(monkeypatch, small.decoder, 0, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        small.decode(torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8))
+
+
+def limit_batches(monkeypatch, decoder, most, error):
+    forward = type(decoder).forward
 
     def poor(batch, *rest):
-        if len(batch) > 1:
-            raise torch.OutOfMemoryError
-        return forward(batch, *rest)
+        if len(batch) > most:
+            raise error
+        return forward(decoder, batch, *rest)
 
-    monkeypatch.setattr(small.decoder, "forward", poor)
-    torch.testing.assert_close(small.decode(pixels, latent), usual, atol=1e-5, rtol=0)
+    monkeypatch.setattr(decoder, "forward", poor)
 
 
 def test_what_does_not_belong_together_is_refused(small):
     with pytest.raises(InputError, match="does not belong"):
         small.decode(torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 16))
+    for pixels, latent in (((2, 3), (1, 4)), ((1, 4), (1, 4)), ((1, 3), (1, 16))):
+        with pytest.raises(InputError, match="belong together"):
+            small.decode(torch.rand(*pixels, 64, 64), torch.randn(*latent, 8, 8))
     with pytest.raises(InputError, match="1, 2, 4, 8"):
         small.decode(torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8), passes=3)
     with pytest.raises(InputError, match="multiples of 8"):
