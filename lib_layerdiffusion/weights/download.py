@@ -1,7 +1,7 @@
 """Fetching a published file: resumed, locked, and under its final name only when it is whole.
 
 huggingface_hub does the talking, so its switches hold (HF_ENDPOINT for mirrors, HF_HUB_OFFLINE, HF_TOKEN); it is loaded
-on first use. Every release of it takes up a connection that breaks; a download that was given up is gone on with by those
+on first use. Every release of it takes up a connection that breaks; a download that was given up is gone on with by the
 releases that keep what came of it, as Forge's does.
 """
 
