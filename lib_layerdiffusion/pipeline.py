@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -13,27 +13,21 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from typing_extensions import Unpack
 
 from lib_layerdiffusion.chains import TO_BACKGROUND, TO_FOREGROUND, run_chain
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.files import load_picture
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
 from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
-from lib_layerdiffusion.images import ResizeMode, preview
+from lib_layerdiffusion.images import preview
 from lib_layerdiffusion.injection import layer_prompt, plan_injection
-from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
+from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.opacity import opaque_warning
-from lib_layerdiffusion.request import (
-    PictureRequest,
-    Progress,
-    check_size,
-    optional_picture,
-    parse_size,
-    random_seed,
-)
+from lib_layerdiffusion.request import Choices, PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.results import LayerPicture, Result
 from lib_layerdiffusion.rgba_start import outside_kept, resized_mask, resized_rgba
-from lib_layerdiffusion.settings import LatentScale, LayerSettings
+from lib_layerdiffusion.settings import LatentScale
 from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
 from lib_layerdiffusion.weights import WeightStore
 
@@ -96,88 +90,26 @@ class LayerDiffusion:
         prompt: str,
         *,
         method: str | LayerMethod = "transparent",
-        negative_prompt: str = "",
         seed: int | None = None,
         size: tuple[int, int] | str | int | None = None,
         batch: int = 1,
-        steps: int | None = None,
-        guidance: float | None = None,
-        sampler: str = "",
-        foreground: object = None,
-        background: object = None,
-        blended: object = None,
-        init_image: object = None,
-        strength: float = 0.75,
-        mask: object = None,
-        weight: float = 1.0,
-        stop_at: float = 1.0,
-        layer_prompts: Mapping[Layer | str, str] | None = None,
-        resize_mode: ResizeMode | str = ResizeMode.CROP_AND_RESIZE,
-        decode_passes: int = 8,
-        latent_scale: LatentScale | str = LatentScale.VAE,
-        output_origin: bool = False,
         progress: Progress | None = None,
-        options: Mapping[str, Any] | None = None,
+        **choices: Unpack[Choices],
     ) -> Result:
         """Make pictures in layers.
 
         method: short name ("transparent", "fg-to-blend", ...) or dropdown label; the model's family picks the row.
         seed: of the first batch item, random if None. size: (width, height), multiples of 8; default the model's own,
-        or the init picture's. batch: pictures, each with all its layers. sampler: A1111's name ("DPM++ 2M Karras") or a
-        diffusers class. foreground, background, blended: the method's condition pictures, as paths, Pillow images,
-        arrays or bytes. init_image: RGBA or RGB picture to start from, `strength` of the schedule. mask: white where
-        `init_image` is made anew; outside nothing changes, alpha included. layer_prompts: layer -> additional prompt.
-        progress: called with (stage, done, all). options: more arguments for the pipeline's own call.
+        or the init picture's. batch: pictures, each with all its layers. progress: called with (stage, done, all).
+        choices: what `request.Choices` lists: condition pictures, `init_image`, `mask`, `steps`, `sampler` and so on.
 
         Raises:
-            LayerDiffusionError: something of this cannot be used; one sentence says what to do. The pipeline is
-            as it was before.
+            LayerDiffusionError: something of this cannot be used; one sentence says what to do. The pipeline is as it
+                was before.
         """
         row = self.find_method(method)
-        values: dict[str, object] = {"enabled": True, "method": row, "weight": weight, "stop_at": stop_at}
-        values |= {"resize_mode": resize_mode, "decode_passes": decode_passes, "latent_scale": latent_scale}
-        values |= {"output_origin": output_origin}
-        for layer, picture in (
-            (Layer.FOREGROUND, foreground),
-            (Layer.BACKGROUND, background),
-            (Layer.BLENDED, blended),
-        ):
-            values[layer.value] = optional_picture(picture, layer.value)
-        for layer, text in (layer_prompts or {}).items():
-            values[f"{Layer(layer).value}_prompt"] = text
-        settings = LayerSettings.from_mapping(values)
-        settings.condition_pictures()
-        init = optional_picture(init_image, "init")
-        width, height = self._size(size, init)
-        return self.run(
-            PictureRequest(
-                prompt=prompt,
-                settings=settings,
-                seed=random_seed() if seed is None else seed,
-                width=width,
-                height=height,
-                steps=self.host.steps if steps is None else steps,
-                guidance=self.host.guidance if guidance is None else guidance,
-                negative=negative_prompt,
-                sampler=sampler,
-                batch=batch,
-                init=None if init is None else resized_rgba(init, height, width),
-                strength=strength,
-                mask=optional_picture(mask, "mask"),
-                progress=progress,
-                options=dict(options or {}),
-            )
-        )
-
-    def _size(self, size: object, init: np.ndarray[Any, Any] | None) -> tuple[int, int]:
-        if size is not None:
-            width, height = parse_size(size)
-        elif init is not None:
-            height, width = (side - side % 8 for side in init.shape[:2])
-        else:
-            width = height = self.host.default_size
-        check_size(width, height)
-        return width, height
+        request = build_request(prompt, row, choices, self.host, seed=seed, size=size, batch=batch, progress=progress)
+        return self.run(request)
 
     def run(self, request: PictureRequest) -> Result:
         """Carry out a request.

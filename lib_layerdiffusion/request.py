@@ -6,13 +6,17 @@ import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+from typing_extensions import TypedDict
 
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.files import load_picture
 from lib_layerdiffusion.infotext import format_parameters, to_infotext
+from lib_layerdiffusion.methods import Layer, LayerMethod
 from lib_layerdiffusion.pictures import Picture
-from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.rgba_start import resized_rgba
+from lib_layerdiffusion.settings import LatentScale, LayerSettings, ResizeMode
 
 LATENT_FACTOR = 8
 SMALLEST_SIDE, LARGEST_SIDE, LARGEST_AREA = 64, 8192, 4096 * 4096
@@ -63,6 +67,10 @@ class PictureRequest:
                 raise SettingsError("A mask needs an init picture that it belongs to.")
             return
         _within("strength", self.strength, 0, 1)
+        if self.mask is not None and not (self.mask[..., :3] > 127).any():
+            raise SettingsError(
+                "The mask is black everywhere: paint white what is to be made anew."
+            )
         if int(self.steps * self.strength) < 1:
             raise SettingsError(
                 f"Strength {self.strength:g} of {self.steps} steps leaves no step to run: raise either of them."
@@ -89,6 +97,131 @@ class PictureRequest:
         values["Version"] = version
         lines = [self.prompt, f"Negative prompt: {self.negative}" if self.negative else "", format_parameters(values)]
         return "\n".join(line for line in lines if line)
+
+
+class Choices(TypedDict, total=False):
+    """The optional arguments of `LayerDiffusion.generate`; None means the default everywhere."""
+
+    negative_prompt: str
+    steps: int | None
+    """Default: the model's."""
+    guidance: float | None
+    """Classifier-free guidance; default: the model's. 1 switches it off."""
+    sampler: str
+    """A1111's name ("DPM++ 2M Karras") or a diffusers class; default: the model's own."""
+    foreground: object
+    """Condition picture, where the method needs it: a path, Pillow image, array or bytes."""
+    background: object
+    blended: object
+    init_image: object
+    """RGBA or RGB picture to start from."""
+    strength: float
+    """Share of the schedule that runs on `init_image`, above 0 to 1; default 0.75."""
+    mask: object
+    """White where `init_image` is made anew; outside nothing changes, alpha included."""
+    weight: float
+    """Strength of the layer model, 0 to 2."""
+    stop_at: float
+    """Share of the schedule after which the untouched model finishes the picture."""
+    layer_prompts: Mapping[Layer | str, str]
+    """Layer -> prompt that goes before the main one in that layer's frame."""
+    resize_mode: ResizeMode | str
+    """How condition pictures are brought to size; default "Crop and Resize"."""
+    decode_passes: int
+    """8, 4, 2 or 1."""
+    latent_scale: LatentScale | str
+    output_origin: bool
+    """Also give RGBA layers as they were before their alpha was decoded."""
+    options: Mapping[str, Any]
+    """More arguments for the pipeline's own call, such as ControlNet's and IP-Adapter's pictures."""
+
+
+_PASSED_ON = ("weight", "stop_at", "resize_mode", "decode_passes", "latent_scale", "output_origin")
+
+
+class Defaults(Protocol):
+    """What a model says for arguments that are left out; default_size: a side in pixels."""
+
+    steps: int
+    guidance: float
+
+    @property
+    def default_size(self) -> int:
+        """Side of the pictures that the model was trained on."""
+        ...
+
+
+def layer_settings(method: LayerMethod, choices: Choices) -> LayerSettings:
+    """The settings in the arguments of `generate`; pictures are read.
+
+    Raises:
+        SettingsError, InputError: one of them cannot be used, or a picture is missing.
+    """
+    values: dict[str, object] = {"enabled": True, "method": method}
+    values |= {name: choices[name] for name in _PASSED_ON if name in choices}
+    for layer in Layer:
+        values[layer.value] = optional_picture(choices.get(layer.value), layer.value)
+    for layer, text in (choices.get("layer_prompts") or {}).items():
+        if layer not in list(Layer):
+            raise SettingsError(f'There is no layer "{layer}"; use one of: {", ".join(Layer)}.')
+        values[f"{Layer(layer).value}_prompt"] = text
+    settings = LayerSettings.from_mapping(values)
+    settings.condition_pictures()
+    return settings
+
+
+def build_request(
+    prompt: str,
+    method: LayerMethod,
+    choices: Choices,
+    defaults: Defaults,
+    *,
+    seed: int | None = None,
+    size: object = None,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> PictureRequest:
+    """Turn the arguments of `generate` into a request.
+
+    Raises:
+        SettingsError, InputError: one of them cannot be used; the message says which.
+        TypeError: there is no such argument.
+    """
+    unknown = sorted(set(choices) - set(Choices.__annotations__))
+    if unknown:
+        raise TypeError(f"generate() has no argument {unknown[0]!r}")
+    settings = layer_settings(method, choices)
+    init = optional_picture(choices.get("init_image"), "init")
+    width, height = _size(size, init, defaults.default_size)
+    steps, guidance = choices.get("steps"), choices.get("guidance")
+    return PictureRequest(
+        prompt=prompt,
+        settings=settings,
+        seed=random_seed() if seed is None else seed,
+        width=width,
+        height=height,
+        steps=defaults.steps if steps is None else steps,
+        guidance=defaults.guidance if guidance is None else guidance,
+        negative=choices.get("negative_prompt") or "",
+        sampler=choices.get("sampler") or "",
+        batch=batch,
+        init=None if init is None else resized_rgba(init, height, width),
+        strength=choices.get("strength", 0.75),
+        mask=optional_picture(choices.get("mask"), "mask"),
+        progress=progress,
+        options=dict(choices.get("options") or {}),
+    )
+
+
+def _size(size: object, init: Picture | None, default: int) -> tuple[int, int]:
+    if size is not None:
+        width, height = parse_size(size)
+    elif init is not None:
+        height, width = (side - side % LATENT_FACTOR for side in init.shape[:2])
+    else:
+        width = height = default
+    check_size(width, height)
+    return width, height
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
