@@ -113,15 +113,20 @@ def build_page(engine: Engine, folder: Path, samplers: Sequence[str] = ()) -> gr
             with gr.Column():
                 prompts = _prompts()
                 with gr.Row():
-                    start = gr.Button("Generate", variant="primary", elem_id=f"{ID}_generate")
-                    stop = gr.Button("Stop", elem_id=f"{ID}_stop")
+                    start = gr.Button("Generate", variant="primary", min_width=100, elem_id=f"{ID}_generate")
+                    stop = gr.Button("Stop", min_width=100, elem_id=f"{ID}_stop")
                 numbers = _numbers(engine.host, samplers)
                 made = _panel(engine.methods)
             with gr.Column():
-                outputs = _results(made)
+                gallery, *others = _results(made)
+                finished = gr.State(())
         jobs = _Jobs(engine, folder)
         inputs = [*prompts, *numbers, *made.inputs]
-        start.click(jobs.generate, inputs, outputs, concurrency_limit=1, scroll_to_output=True, api_name=False)
+        run = start.click(
+            jobs.generate, inputs, [gallery, finished], concurrency_limit=1, scroll_to_output=True, api_name=False
+        )
+        # Apart from the run, whose error would cover them all.
+        run.success(list, [finished], others, show_progress="hidden", api_name=False)
         # Outside the queue, where it would wait for the very run that it is meant to stop.
         stop.click(jobs.stop, queue=False, api_name=False)
     return page
@@ -159,8 +164,8 @@ def _panel(methods: Sequence[LayerMethod]) -> panel.Panel:
         # Methods that share a short name need the same controls, so the panel's other parts fit this one as well.
         default = METHODS[dropdown.value].name
         dropdown.value = next((row.label for row in methods if row.name == default), known[0])
-    # The gallery itself shows transparency on three grounds.
-    shown.visible = shown.value = False
+    # The gallery itself shows transparency on three grounds. The value stays: infotext names what is not the default.
+    shown.visible = False
     return made
 
 
@@ -168,7 +173,7 @@ def _panel(methods: Sequence[LayerMethod]) -> panel.Panel:
 def _always_enabled(*, value: bool, label: str, elem_id: str) -> Iterator[Any]:
     """In place of a host's switchable accordion: without layers this page has no task."""
     del value
-    with gr.Group():
+    with gr.Column():
         yield gr.Checkbox(value=True, label=label, visible=False, elem_id=elem_id)
 
 
@@ -184,9 +189,15 @@ def _content(payload: Any) -> bytes | None:
 
 
 def _results(made: panel.Panel) -> list[Any]:
-    """In the order in which `_Jobs.generate` gives them."""
+    """The gallery, and the others in the order of `_Jobs.generate`."""
     gallery = gr.Gallery(
-        label="Layers", columns=2, object_fit="contain", format="png", interactive=False, elem_id=f"{ID}_gallery"
+        label="Layers",
+        columns=2,
+        height="auto",
+        object_fit="contain",
+        format="png",
+        interactive=False,
+        elem_id=f"{ID}_gallery",
     )
     ground = gr.Radio(GROUNDS, value=GROUNDS[0], label="Show on", elem_id=f"{ID}_ground")
     ground.change(
@@ -232,7 +243,7 @@ class _Jobs:
         progress: Any = gr.Progress(),  # noqa: B008 - gradio finds it here
         *values: Any,
     ) -> tuple[Any, ...]:
-        """Values in the order of the page -> gallery, files, summary, infotext, paths, chosen picture."""
+        """Values in the order of the page -> gallery; files, summary, infotext, paths, chosen picture."""
         self._running, self._stopped = request.session_hash, None
 
         def report(stage: str, done: int, total: int) -> None:
@@ -258,7 +269,7 @@ class _Jobs:
         paths = [path for path, _ in captioned]
         seconds = sum(result.timings.values())
         summary = [f"Seed {result.seed}, {seconds:.1f} seconds.", *map(html.escape, result.notes)]
-        return captioned, paths, "\n\n".join(summary), result.images[0].infotext, paths, 0
+        return captioned, (paths, "\n\n".join(summary), result.images[0].infotext, paths, 0)
 
 
 def _request(values: Sequence[Any], report: Callable[[str, int, int], None]) -> PictureRequest:

@@ -20,6 +20,7 @@ from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost, ModelCard
 from lib_layerdiffusion.hosts.diffusers.tiny import layer_files, tiny_pipeline
 from lib_layerdiffusion.methods import METHODS, Family
+from lib_layerdiffusion.settings import DEFAULT_METHOD
 from lib_layerdiffusion.weights import WeightStore
 from tests.pages.browser import choose, free_port, overflow, said, set_number, visit
 
@@ -72,9 +73,10 @@ def test_prompt_in_rgba_file_out(browser, address, engine, tmp_path: Path):
         choose(page, "layerdiffusion_sampler", "Euler a")
         generate(page, 1)
         ((name, image),) = downloads(page, tmp_path).items()
+        page.wait_for_function("document.querySelector('#layerdiffusion_infotext textarea').value !== ''")
         text = page.input_value("#layerdiffusion_infotext textarea")
     expected = engine.generate(
-        "an apple", method="transparent", seed=7, steps=2, guidance=1.0, sampler="Euler a", decode_passes=1
+        "an apple", method=DEFAULT_METHOD, seed=7, steps=2, guidance=1.0, sampler="Euler a", decode_passes=1
     )
     assert name == "transparent-7.png"
     assert image.format == "PNG"
@@ -107,6 +109,7 @@ def test_a_picture_moves_on_to_the_next_step(browser, address, tmp_path: Path):
         page.click("#layerdiffusion_use_as_foreground")
         assert "generate one first" in said(page)
         generate(page, 1)
+        page.wait_for_function("document.querySelector('#layerdiffusion_infotext textarea').value !== ''")
         page.click("#layerdiffusion_use_as_foreground")
         choose(page, "layerdiffusion_method", TO_BLEND)
         page.wait_for_selector("#layerdiffusion_foreground img")
