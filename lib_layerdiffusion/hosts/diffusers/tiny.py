@@ -58,7 +58,12 @@ VAE: dict[str, Any] = {
     "sample_size": 64,
     "scaling_factor": 0.18215,
 }
-SCHEDULER: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
 DECODER_CHANNELS = (8, 8, 16, 16, 16, 16, 16)
 ENCODER_CHANNELS = (8, 8, 8, 8)
 
