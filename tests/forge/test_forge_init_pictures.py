@@ -24,6 +24,16 @@ def test_every_init_picture_is_used(forge, ask, rgba):
     assert not np.array_equal(both.array(1), same.array(1))
 
 
+def test_every_init_picture_brings_its_own_alpha(fake, ask):
+    """Fault 9: the pictures differ in nothing that the VAE sees but in their alpha."""
+    arguments, size = ask(TRANSPARENT, preview=False), (fake.side, fake.side)
+    black = Image.new("RGBA", size, (127, 127, 127, 255))
+    clear = Image.new("RGBA", size, (127, 127, 127, 0))
+    both = fake.run(arguments, img2img=True, init_images=[black, clear], batch_size=2, denoising_strength=0.5)
+    same = fake.run(arguments, img2img=True, init_images=[black, black], batch_size=2, denoising_strength=0.5)
+    assert not np.array_equal(both.array(1), same.array(1))
+
+
 def test_a_picture_without_alpha_is_an_opaque_one(forge, ask, rgb):
     """Fault 10: the offset was skipped for RGB init pictures."""
     arguments, picture = ask(TRANSPARENT), rgb(forge.side)

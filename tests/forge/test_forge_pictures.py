@@ -59,6 +59,13 @@ def test_hires_fix_is_transparent(forge, ask, upscaler):
     assert result.images[0].width > forge.side
 
 
+def test_condition_pictures_follow_the_size_of_the_second_pass(forge, ask, rgba):
+    forge.use("sdxl")
+    pictures = {"background": np.asarray(rgba()), "blended": np.asarray(rgba(seed=3))}
+    result = forge.run(ask(XL_CONDITIONED, **pictures), enable_hr=True, hr_upscaler="Latent")
+    assert modes(result) == ["RGBA", "RGB"]
+
+
 def test_copies_of_one_request_are_decoded_by_themselves(forge, ask):
     """Fault 7: cells of an X/Y/Z plot shared the first cell's latents."""
     first, second = forge.cells(ask(TRANSPARENT, preview=False), [1, 2])
@@ -191,10 +198,46 @@ def test_stop_at_goes_on_without_condition_latents(forge, ask, rgba):
     assert modes(result) == ["RGB"]
 
 
-def test_latent_scale_of_the_2024_release_is_another_picture(forge, ask):
-    ours = forge.run(ask(TRANSPARENT, preview=False))
-    theirs = forge.run(ask(TRANSPARENT, preview=False, latent_scale="sampler latent (2024-08 release)"))
-    assert not ours.same_as(theirs)
+@pytest.fixture
+def decoder_input(fake, monkeypatch):
+    """What the transparency decoder is given: pixels and latents, one of each a picture."""
+    from lib_layerdiffusion.hosts.forge.models import ForgeModels
+
+    seen, decode = [], ForgeModels.decode
+
+    def watch(self, family, pixels, latent, passes):
+        seen.append((pixels, latent, passes))
+        return decode(self, family, pixels, latent, passes)
+
+    monkeypatch.setattr(ForgeModels, "decode", watch)
+    return seen
+
+
+def test_the_decoder_reads_the_vae_latent_and_unrounded_pixels(fake, ask, decoder_input):
+    from modules import shared
+
+    fake.run(ask(TRANSPARENT, decode_passes=2))
+    fake.run(ask(TRANSPARENT, latent_scale="sampler latent (2024-08 release)"))
+    (pixels, latent, passes), (rounded, sampler_latent, _) = decoder_input
+    vae = shared.sd_model.forge_objects.vae.first_stage_model
+    assert passes == 2
+    assert np.allclose(latent, vae.process_out(sampler_latent))
+    levels = pixels.double() * 255
+    assert (levels - levels.round()).abs().max() > 0.1
+    assert np.allclose(rounded * 255, levels.floor(), atol=1e-4)
+
+
+def test_a_picture_that_was_changed_after_the_vae_is_decoded_as_changed(fake, ask, decoder_input, monkeypatch):
+    """Face restoration and colour correction work on the 8-bit picture."""
+    from modules import processing, scripts
+    from PIL import ImageOps
+
+    made = scripts.PostprocessImageArgs
+    result = fake.run(ask(TRANSPARENT, output_origin=True))
+    monkeypatch.setattr(processing.scripts, "PostprocessImageArgs", lambda image, i: made(ImageOps.invert(image), i))
+    fake.run(ask(TRANSPARENT))
+    _, (pixels, _, _) = decoder_input
+    assert np.allclose(pixels[0].permute(1, 2, 0) * 255, 255 - result.array(2), atol=1e-4)
 
 
 def test_settings_are_written_to_infotext(forge, ask):
