@@ -120,9 +120,7 @@ def test_stop_at_hands_over_to_the_untouched_unet(method):
         assert not torch.equal(run(pipeline, 500.0), early)
 
 
-@pytest.mark.parametrize(
-    ("share", "timestep"), [(0.25, 749.25), (0.5, 499.5), (1.0, float("-inf")), (0.0, float("inf"))]
-)
+@pytest.mark.parametrize(("share", "timestep"), [(0.25, 749.25), (0.5, 499.5), (1, float("-inf")), (0, float("inf"))])
 def test_the_share_counts_timesteps_from_the_noisy_end(share, timestep):
     assert last_timestep(share) == timestep
 
@@ -163,9 +161,8 @@ def test_offsets_equal_a_unet_that_was_built_with_the_merged_weights(method):
 
 
 def test_weight_merging_equals_the_reference():
-    patch = {
-        "diffusion_model.input_blocks.0.0.weight::diff::0": tensor("public/patch/diff", (320, 8, 3, 3)),
-    }
+    change = tensor("public/patch/diff", (320, 8, 3, 3))
+    patch = {"diffusion_model.input_blocks.0.0.weight::diff::0": change}
     conv = tensor("public/patch/conv", (320, 4, 3, 3))
     merged = WeightOffsets.from_state_dict(patch)["input_blocks.0.0.weight"].merge(conv, 0.7)
     parameter = nn.Parameter(conv.clone())
@@ -173,9 +170,7 @@ def test_weight_merging_equals_the_reference():
     exchange.enable()
     widened = torch.zeros(320, 8, 3, 3)
     widened[:, :4] = conv
-    assert torch.allclose(
-        parameter, widened + 0.7 * patch["diffusion_model.input_blocks.0.0.weight::diff::0"], atol=1e-5
-    )
+    assert torch.allclose(parameter, widened + 0.7 * change, atol=1e-5)
     exchange.disable()
     assert torch.equal(parameter, conv)
 
@@ -326,11 +321,8 @@ class TestOtherChanges:
         result = shared(attention, hidden, (text, [image]))
         without = shared(attention, hidden, text)
         assert torch.allclose(result - without, prompted - plain, atol=1e-5)
-        assert torch.allclose(
-            SharedAttention(unit, SharingRun(weight=0.0), adapter)(attention, hidden, (text, [image])),
-            prompted,
-            atol=1e-5,
-        )
+        silent = SharedAttention(unit, SharingRun(weight=0.0), adapter)(attention, hidden, (text, [image]))
+        assert torch.allclose(silent, prompted, atol=1e-5)
 
     def test_processors_of_an_ip_adapter_come_back(self):
         pipeline = tiny_pipeline()

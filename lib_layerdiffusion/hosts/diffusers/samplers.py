@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import diffusers
+import torch
 
 from lib_layerdiffusion.errors import SettingsError
 
@@ -95,14 +96,22 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     plain = {key: value for key, value in config.items() if key not in _CHOICES and not key.startswith("_")}
     options = {key: value for key, value in fixed.items() if key in accepted} | dict(switches)
     try:
-        scheduler = kind.from_config(plain, **options)
-        scheduler.set_timesteps(4)
-    except (ImportError, TypeError, NameError, ValueError) as error:
-        # Some schedules are broken for some schedulers of some diffusers versions, or need scipy.
+        _try_out(kind.from_config(plain, **options))
+    except ImportError as error:
+        raise SettingsError(f'Sampler "{name}" needs another package: {str(error).splitlines()[0]}') from error
+    except (TypeError, NameError, ValueError, NotImplementedError) as error:
         raise SettingsError(
-            f'Sampler "{name}" does not work with diffusers {diffusers.__version__}: choose another schedule.'
+            f'Sampler "{name}" does not work with diffusers {diffusers.__version__}: choose another one.'
         ) from error
-    return scheduler
+    return kind.from_config(plain, **options)
+
+
+def _try_out(scheduler: Any) -> None:
+    """Run a few steps: some combinations are accepted by some diffusers versions and fail in the middle of a run."""
+    scheduler.set_timesteps(20)
+    latents = torch.zeros(1, 4, 2, 2)
+    for timestep in scheduler.timesteps[:4]:
+        latents = scheduler.step(latents, timestep, latents).prev_sample
 
 
 def describe_sampler(name: str, scheduler: Any) -> dict[str, str]:

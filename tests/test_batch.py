@@ -1,0 +1,222 @@
+"""The batch job: every line once, whatever fails or is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lib_layerdiffusion import batch
+from lib_layerdiffusion.batch import MANIFEST, BatchJob, Manifest, read_tasks, run_batch
+from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
+
+ROOT = Path(__file__).parent.parent
+
+# An engine that draws its seed; a module of its own so that processes can use it too.
+FAKE = """
+import sys, time, types
+from PIL import Image
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.methods import Layer
+from lib_layerdiffusion.results import LayerPicture, Result
+from lib_layerdiffusion.settings import LayerSettings
+
+class LayerDiffusion:
+    delay = {delay}
+    @classmethod
+    def from_checkpoint(cls, **_):
+        return cls()
+    def generate(self, prompt, seed, batch=1, **_):
+        time.sleep(self.delay)
+        if prompt == "bad":
+            raise SettingsError("This prompt is bad.")
+        if prompt == "fault":
+            raise ZeroDivisionError("division by zero")
+        pictures = tuple(
+            LayerPicture({{Layer.FOREGROUND: Image.new("RGBA", (64, 64), (seed + i) % 256)}}, seed + i, prompt)
+            for i in range(batch))
+        return Result(pictures, LayerSettings(), seed, {{}})
+
+fake = types.ModuleType("lib_layerdiffusion.pipeline")
+fake.LayerDiffusion = LayerDiffusion
+sys.modules["lib_layerdiffusion.pipeline"] = fake
+"""
+
+
+@pytest.fixture(autouse=True)
+def fake_engine(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lib_layerdiffusion.pipeline", None)
+    exec(FAKE.format(delay=0), {})
+    yield
+    sys.modules.pop("lib_layerdiffusion.pipeline", None)
+
+
+def job(folder, lines, **values):
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "lines.jsonl").write_text(text + "\n", encoding="utf-8")
+    return BatchJob(folder / "lines.jsonl", folder / "out", **values)
+
+
+def outcomes(folder):
+    return [json.loads(line) for line in (folder / "out" / MANIFEST).read_text(encoding="utf-8").splitlines()]
+
+
+def pictures(folder):
+    return sorted(path.name for path in (folder / "out").glob("*.png"))
+
+
+def test_one_picture_a_line(tmp_path):
+    summary = run_batch(
+        job(tmp_path, [{"prompt": "a"}, {"prompt": "b", "name": "my cat"}, {"prompt": "c", "batch": 2}])
+    )
+    assert pictures(tmp_path) == ["00001.png", "00003-1.png", "00003-2.png", "my cat.png"]
+    assert (summary["done"], summary["failed"], summary["lines"]) == (3, 0, 3)
+    assert [item["files"] for item in outcomes(tmp_path)] == [
+        ["00001.png"],
+        ["my cat.png"],
+        ["00003-1.png", "00003-2.png"],
+    ]
+
+
+def test_a_failed_line_is_reported_and_stops_nothing(tmp_path):
+    lines = [{"prompt": "bad"}, "{broken", {"prompt": "fault"}, {"prompt": "good"}, {"promt": "x"}, "[1]"]
+    lines += [{"prompt": "x", "sise": 1}, *({"prompt": "x", "name": name} for name in ("../x", "same", "same"))]
+    summary = run_batch(job(tmp_path, lines))
+    assert (summary["done"], summary["failed"]) == (2, 8)
+    assert pictures(tmp_path) == ["00004.png", "same.png"]
+    reasons = {item["line"]: item.get("error", "") for item in outcomes(tmp_path)}
+    assert reasons[1] == "This prompt is bad."
+    assert "no JSON" in reasons[2]
+    assert "ZeroDivisionError" in reasons[3]
+    assert '"sise" is unknown' in reasons[7]
+    assert "no name for a file" in reasons[8]
+    assert "used twice" in reasons[10]
+
+
+def test_a_second_run_makes_only_what_is_missing(tmp_path):
+    work = job(tmp_path, [{"prompt": f"p{i}"} for i in range(4)])
+    run_batch(work)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+    content = (tmp_path / "out" / "00002.png").read_bytes()
+    (tmp_path / "out" / "00002.png").unlink()
+    assert run_batch(work)["new"] == 1
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+    assert [name for name in before if before[name] != after[name]] == ["00002.png"]
+    assert (tmp_path / "out" / "00002.png").read_bytes() == content  # the same seed without being told
+    assert run_batch(work)["new"] == 0
+
+
+def test_a_line_that_was_changed_is_made_again_and_a_failed_one_is_tried_again(tmp_path):
+    run_batch(job(tmp_path, [{"prompt": "a"}, {"prompt": "bad"}, {"prompt": "c"}]))
+    summary = run_batch(job(tmp_path, [{"prompt": "a"}, {"prompt": "good"}, {"prompt": "C"}]))
+    assert (summary["new"], summary["done"], summary["failed"]) == (2, 3, 0)
+    assert sorted(item["line"] for item in outcomes(tmp_path) if item["status"] == "done")[:3] == [1, 2, 3]
+
+
+def test_a_manifest_that_was_cut_loses_its_last_line_only(tmp_path):
+    work = job(tmp_path, [{"prompt": "a"}, {"prompt": "b"}])
+    run_batch(work)
+    path = tmp_path / "out" / MANIFEST
+    path.write_bytes(path.read_bytes()[:-7])
+    assert run_batch(work)["new"] == 1
+    assert [item["line"] for item in outcomes(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\x00bad"], ids=["empty", "blank", "no text"])
+def test_a_file_without_lines_is_refused(tmp_path, content):
+    (tmp_path / "lines.jsonl").write_bytes(content)
+    with pytest.raises(InputError):
+        run_batch(BatchJob(tmp_path / "lines.jsonl", tmp_path / "out"))
+
+
+def test_workers_out_of_range_are_refused(tmp_path):
+    with pytest.raises(SettingsError, match="Workers"):
+        run_batch(job(tmp_path, [{"prompt": "a"}], workers=0))
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(LayerDiffusionError, match="cannot be written"):
+        run_batch(job(tmp_path, [{"prompt": "a"}]))
+
+
+def test_paths_of_pictures_start_at_the_file_of_lines(tmp_path):
+    work = job(tmp_path, [{"prompt": "a", "foreground": "in/fg.png", "mask": "m.png", "init": "i.png"}])
+    values = read_tasks(work.lines)[0].values
+    assert values["foreground"] == str(tmp_path / "in" / "fg.png")
+    assert (values["mask"], values["init_image"]) == (str(tmp_path / "m.png"), str(tmp_path / "i.png"))
+
+
+def test_the_manifest_is_compact_when_it_is_opened(tmp_path):
+    lines = [{"line": 1, "key": "a", "status": status} for status in ("failed", "failed", "done")]
+    tmp_path.joinpath(MANIFEST).write_text("\n".join([*map(json.dumps, lines), "{cut", '"text"', '{"line": "x"}']))
+    Manifest(tmp_path)
+    assert tmp_path.joinpath(MANIFEST).read_text() == json.dumps(lines[-1]) + "\n"
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+exec(open({fake!r}).read())
+from pathlib import Path
+from lib_layerdiffusion.batch import BatchJob, run_batch
+run_batch(BatchJob(Path({lines!r}), Path({out!r})), quiet=True)
+"""
+
+
+def test_killed_in_the_middle_it_goes_on_without_loss_or_doubles(tmp_path):
+    work = job(tmp_path, [{"prompt": f"p{i}"} for i in range(20)])
+    (tmp_path / "fake.py").write_text(FAKE.format(delay=0.05))
+    script = SCRIPT.format(
+        root=str(ROOT), fake=str(tmp_path / "fake.py"), lines=str(work.lines), out=str(tmp_path / "out")
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "out").glob("*.png"))) < 6:
+        assert process.poll() is None, "ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(pictures(tmp_path)) < 20
+    summary = run_batch(work)
+    assert (summary["done"], summary["failed"]) == (20, 0)
+    assert pictures(tmp_path) == [f"{i:05d}.png" for i in range(1, 21)]
+    assert sorted(item["line"] for item in outcomes(tmp_path)) == list(range(1, 21))
+    from PIL import Image
+
+    for name in pictures(tmp_path):
+        with Image.open(tmp_path / "out" / name) as image:
+            image.load()
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
+
+
+def test_ray_is_asked_for_by_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(LayerDiffusionError, match=r"layerdiffusion\[ray\]"):
+        run_batch(job(tmp_path, [{"prompt": "a"}]), on_ray=True)
+
+
+def test_several_processes_share_the_lines(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    sys.modules.pop("lib_layerdiffusion.pipeline", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    lines = [{"prompt": f"p{i}", "steps": 1, "size": 64, "seed": i} for i in range(4)] + [{"prompt": "x", "size": 3}]
+    summary = run_batch(job(tmp_path, lines, workers=2, model={"device": "cpu"}))
+    assert (summary["done"], summary["failed"]) == (4, 1)
+    assert pictures(tmp_path) == [f"{i:05d}.png" for i in range(1, 5)]
+
+
+def test_devices_take_turns(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    work = job(tmp_path, [{"prompt": "a"}])
+    assert batch._device_names(work, 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert batch._device_names(BatchJob(work.lines, work.output, {"device": "cpu"}), 2) == ["", ""]

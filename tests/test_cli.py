@@ -1,0 +1,214 @@
+"""The command line: files that it writes, what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers")
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file
+
+from lib_layerdiffusion import pipeline
+from lib_layerdiffusion.cli import main
+from lib_layerdiffusion.commands.weights import chosen_files
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.images import composite, pad_rgb, to_uint8
+from tests.tiny_family import new_engine, picture, write_layers
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return new_engine(write_layers(tmp_path_factory.mktemp("layers")))
+
+
+@pytest.fixture
+def run(engine, monkeypatch, capsys, tmp_path):
+    """Runs the command in an empty folder with a tiny engine; gives exit code, standard output and error."""
+    monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def saved(name, height=64, width=64, seed=0):
+    picture(height, width, seed).save(name)
+    return name
+
+
+def test_generate_writes_an_rgba_png_with_infotext(run):
+    code, out, _ = run("generate", "an apple", "--seed", 3, "-o", "apple.png")
+    assert (code, "apple.png" in out, "a test" in out) == (0, True, True)
+    with Image.open("apple.png") as image:
+        assert image.mode == "RGBA"
+        assert "Seed: 3" in image.info["parameters"]
+
+
+def test_nothing_is_overwritten_unless_it_is_named(run):
+    for _ in range(3):
+        assert run("generate", "an apple!", "--seed", 3, "-o", "out")[0] == 0
+    assert {path.name for path in Path("out").iterdir()} == {"an-apple-3.png", "an-apple-3_2.png", "an-apple-3_3.png"}
+
+
+def test_json_is_one_object_and_nothing_else(run):
+    code, out, _ = run("generate", "an apple", "--method", "everything", "--batch", 2, "--seed", 3, "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert [item["seed"] for item in answer["pictures"]] == [3, 6]
+    files = [path for item in answer["pictures"] for path in item["files"].values()]
+    assert len(set(files)) == 6
+    assert all(Path(path).is_file() for path in files)
+
+
+def test_chain_gives_all_three_layers(run):
+    code, out, _ = run("chain", "a cat", "--background", saved("bg.png"), "--seed", 1, "--json", "-o", "out")
+    assert code == 0
+    assert set(json.loads(out)["pictures"][0]["files"]) == {"foreground", "background", "blended"}
+
+
+def test_encode_and_decode(run):
+    assert run("encode", saved("in.png", 72, 64))[0] == 0
+    assert load_file("in.safetensors")["latent"].shape == (1, 4, 9, 8)
+    assert run("decode", "in.safetensors", "-o", "out.png", "--passes", 1)[0] == 0
+    with Image.open("out.png") as image:
+        assert (image.mode, image.size) == ("RGBA", (64, 72))
+
+
+def test_pad(run):
+    assert run("pad", saved("in.png"), "-o", "out.png")[0] == 0
+    with Image.open("out.png") as image:
+        assert (np.asarray(image) == to_uint8(pad_rgb(np.asarray(picture(64, 64))))).all()
+
+
+def test_compose_puts_later_layers_on_top(run):
+    assert run("compose", saved("a.png", seed=1), saved("b.png", seed=2), "-o", "out.png")[0] == 0
+    with Image.open("out.png") as image:
+        wanted = composite(np.asarray(picture(64, 64, 2)), np.asarray(picture(64, 64, 1)))
+        assert np.abs(np.asarray(image).astype(int) - wanted).max() <= 1
+
+
+def test_compose_moves_the_upper_layers(run):
+    saved("a.png", seed=1)
+    Image.new("RGBA", (8, 8), (255, 0, 0, 255)).save("dot.png")
+    assert run("compose", "a.png", "dot.png", "--offset", "10,-4", "-o", "out.png")[0] == 0
+    with Image.open("out.png") as image:
+        changed = (np.asarray(image) != np.asarray(picture(64, 64, 1))).any(-1)
+    assert set(map(tuple, np.argwhere(changed))) <= {(y, x) for y in range(4) for x in range(10, 18)}
+
+
+USAGE = [
+    ["generate"],
+    ["paint", "x"],
+    ["generate", "x", "--steps", "many"],
+    ["generate", "x", "--method", "glass"],
+    ["generate", "x", "--size", "0x0"],
+    ["generate", "x", "--sampler", "Quick"],
+    ["generate", "x", "--layer-prompt", "sky=blue"],
+    ["generate", "x", "-o", "picture.jpg"],
+    ["chain", "x"],
+    ["compose", "a.png", "-o", "out.jpg"],
+    ["weights", "fetch", "nothing-of-the-kind"],
+    ["batch", "lines.jsonl"],
+]
+FAILURES = [
+    ["generate", "x", "--method", "fg-to-blend"],
+    ["generate", "x", "--method", "fg-to-blend", "--foreground", "nowhere.png"],
+    ["generate", "x", "--method", "fg-to-blend", "--foreground", "text.png"],
+    ["generate", "x", "-o", "text.png/out"],
+    ["encode", "nowhere.png"],
+    ["decode", "nowhere.safetensors"],
+    ["decode", "text.png"],
+    ["pad", "text.png", "-o", "out.png"],
+    ["batch", "nowhere.jsonl", "-o", "out"],
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [*((words, 2) for words in USAGE), *((words, 1) for words in FAILURES)],
+    ids=lambda v: str(v)[:60],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing_behind(run, words, wanted):
+    Path("text.png").write_text("no picture")
+    code, out, err = run(*words)
+    assert (code, out) == (wanted, "")
+    assert "Traceback" not in err
+    if not err.startswith("usage:"):
+        assert err.count("\n") == 1
+        assert err.startswith("layerdiffusion: ")
+    left = {str(path) for path in Path().rglob("*") if path.is_file()}
+    assert left == {"text.png"}
+
+
+def test_debug_shows_where_in_either_place(run):
+    for words in (["--debug", "pad", "x.png", "-o", "y.png"], ["pad", "x.png", "-o", "y.png", "--debug"]):
+        code, _, err = run(*words)
+        assert (code, "Traceback" in err) == (1, True)
+
+
+def test_faults_of_our_own_are_a_sentence_too(run, monkeypatch):
+    monkeypatch.setattr("lib_layerdiffusion.images.pad_rgb", lambda *_: 1 / 0)
+    saved("in.png")
+    code, _, err = run("pad", "in.png", "-o", "out.png")
+    assert (code, "Traceback" in err, "ZeroDivisionError" in err) == (1, False, True)
+
+
+def test_weights_lists_and_verifies_what_is_there(run, tmp_path):
+    write_layers(tmp_path / "w")
+    content = (tmp_path / "w" / "layer_xl_fg2ble.safetensors").read_bytes()
+    (tmp_path / "w" / "layer_xl_fg2ble.safetensors").write_bytes(content[:-100])
+    code, out, _ = run("weights", "list", "--weights", tmp_path / "w", "--json")
+    states = {item["name"]: item["installed"] for item in json.loads(out)["files"]}
+    assert code == 0
+    assert len(states) == 14
+    assert [name for name, here in states.items() if not here] == ["layer_xl_fg2ble"]
+    code, out, _ = run("weights", "verify", "--weights", tmp_path / "w", "--json")
+    assert (code, json.loads(out)["bad"]) == (1, 1)
+
+
+def test_files_are_chosen_by_file_method_or_family():
+    assert chosen_files(["layer_xl_fg2ble.safetensors"]) == ["layer_xl_fg2ble"]
+    assert set(chosen_files(["everything"])) == {
+        "layer_sd15_joint", "layer_sd15_vae_transparent_decoder", "layer_sd15_vae_transparent_encoder",
+    }  # fmt: skip
+    assert len(chosen_files(["all"])) == 14
+    assert len(chosen_files(["sdxl", "SDXL"])) == 8
+    with pytest.raises(SettingsError):
+        chosen_files(["SD3"])
+
+
+def test_doctor_says_what_is_missing(run, tmp_path):
+    code, out, _ = run("doctor", "--weights", tmp_path / "none", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["packages"]["torch"]
+    assert "cpu" in answer["devices"]
+    assert not any(answer["weights"].values())
+
+
+def test_the_command_starts_without_torch():
+    script = (
+        "import sys; from lib_layerdiffusion.cli import build_parser; build_parser(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_python_m_gives_the_exit_code():
+    done = subprocess.run(
+        [sys.executable, "-m", "lib_layerdiffusion", "compose"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
