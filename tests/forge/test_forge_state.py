@@ -156,22 +156,3 @@ def test_nothing_of_the_run_stays_on_the_processing_object(fake, ask):
 
     processing.process_images(p)
     assert {name for name in ("init", "sample", "save_samples", "get_token_merging_ratio") if name in vars(p)} == own
-
-
-def test_products_are_multiplied_out_only_where_memory_allows(fake, ask, monkeypatch):
-    """Both ways are the same sum in another order."""
-    from backend import memory_management
-
-    from lib_layerdiffusion.networks import attention_sharing
-
-    folded, fold = [], attention_sharing._folded
-    monkeypatch.setattr(attention_sharing, "_folded", lambda *args: folded.append(args) or fold(*args))
-    arguments = ask(TOGETHER, preview=False)
-    roomy = fake.run(arguments, batch_size=3)
-    assert folded
-    folded.clear()
-    monkeypatch.setattr(memory_management, "get_free_memory", lambda _: 0)
-    narrow = fake.run(arguments, batch_size=3)
-    assert not folded
-    for index in range(3):
-        assert np.abs(roomy.array(index).astype(int) - narrow.array(index).astype(int)).max() <= 1

@@ -126,8 +126,7 @@ class ForgeHost:
         patcher = self._models.sharing_patcher(injection.method, sharing, patched)
         patched.add_extra_model_patcher_during_sampling(patcher)
         key = tuple(injection.conditions[0].shape) if injection.conditions else ()
-        can_fold = patching.folding(patched, sharing)
         if key not in self._sharing:
             signals = self._models.signals(patcher, injection.conditions[0]) if injection.conditions else {}
-            self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=can_fold)
+            self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=patching.can_fold)
         patching.add_sharing(patched, sharing, self._sharing[key])

@@ -120,39 +120,9 @@ def _forward(unit: Any, layer: Any, run: SharingRun) -> Callable[..., Tensor]:
     return forward
 
 
-_PROJECTIONS = ("to_q", "to_k", "to_v")
-_SPARE = 3
-"""How many times what is multiplied out has to be free, so that there is no dearth on account of speed."""
-
-
-def can_fold(layer: Any) -> bool:
-    """Whether a layer's output is its weight's product: not offloaded, cast on the fly, quantised or patched online."""
-    weight = getattr(layer, "weight", None)
-    return (
-        isinstance(weight, Tensor)
-        and weight.dtype in {torch.float32, torch.float16, torch.bfloat16}
-        and not _is_packed(weight)
-        and not getattr(layer, "parameters_manual_cast", False)
-        and getattr(layer, "scale_weight", None) is None
-        and not getattr(layer, "forge_online_loras", None)
-    )
-
-
-def never_fold(_layer: object) -> bool:
-    """For memory that is short: updates stay in their factors."""
+def can_fold(_layer: object) -> bool:
+    """Updates are never multiplied out here: layers may be offloaded, cast on the fly or quantised at any time."""
     return False
-
-
-def folding(patcher: Any, sharing: AttentionSharing) -> Callable[[object], bool]:
-    """Whether updates may be multiplied out for a run, by the memory that this takes; the host is told to leave it."""
-    layers = [layer for _, layer in attention_layers(patcher.model.diffusion_model)]
-    weights = [getattr(layer, name).weight for layer in layers for name in _PROJECTIONS]
-    weights += [layer.to_out[0].weight for layer in layers]
-    needed = sharing.frames * sum(weight.nelement() * weight.element_size() for weight in weights)
-    if memory_management.get_free_memory(patcher.load_device) < _SPARE * needed:
-        return never_fold
-    patcher.add_extra_preserved_memory_during_sampling(needed)
-    return can_fold
 
 
 def refuse_conflicts(model_options: Mapping[str, Any]) -> None:

@@ -107,9 +107,6 @@ class UnetPatcher(ModelPatcher):
     def memory_required(self, shape):
         return 0
 
-    def add_extra_preserved_memory_during_sampling(self, size):
-        self.extra_preserved_memory_during_sampling += size
-
     def add_extra_model_patcher_during_sampling(self, patcher):
         self.extra_model_patchers_during_sampling.append(patcher)
 
