@@ -68,9 +68,7 @@ class PictureRequest:
             return
         _within("strength", self.strength, 0, 1)
         if self.mask is not None and not (self.mask[..., :3] > 127).any():
-            raise SettingsError(
-                "The mask is black everywhere: paint white what is to be made anew."
-            )
+            raise SettingsError("The mask is black everywhere: paint white what is to be made anew.")
         if int(self.steps * self.strength) < 1:
             raise SettingsError(
                 f"Strength {self.strength:g} of {self.steps} steps leaves no step to run: raise either of them."
