@@ -9,6 +9,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("MPLBACKEND", "agg")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
