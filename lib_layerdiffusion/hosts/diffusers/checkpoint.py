@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -14,6 +15,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     UNet2DConditionModel,
 )
+from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -23,6 +25,8 @@ from lib_layerdiffusion.hosts.diffusers import ldm_checkpoint
 from lib_layerdiffusion.hosts.diffusers.layouts import LAYOUTS, Layout
 from lib_layerdiffusion.hosts.diffusers.tokenizer import clip_tokenizer
 
+# Renamed in diffusers 0.42, which warns about the old name.
+_DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -49,7 +53,7 @@ def load_pipeline(source: str | Path, dtype: torch.dtype = torch.float32) -> Dif
 
 def _from_pretrained(source: str, dtype: torch.dtype, *, local: bool) -> DiffusionPipeline:
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, local_files_only=local)
+        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, **{_DTYPE: dtype})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         where = "folder" if local else "hub"
         reason = str(error).split("\n", 1)[0][:200]

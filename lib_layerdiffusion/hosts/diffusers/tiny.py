@@ -76,6 +76,7 @@ def tiny_tokenizer() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
         (Path(folder) / "merges.txt").write_text("#version: 0.2\n")
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
         return CLIPTokenizer.from_pretrained(folder, model_max_length=77, local_files_only=True, **special)
 
 

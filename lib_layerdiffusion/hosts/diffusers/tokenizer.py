@@ -42,6 +42,8 @@ def write_clip_vocabulary(merges: Path, folder: Path) -> None:
     words += ["".join(line.split()) for line in lines]
     words += [START, END]
     (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}), encoding="utf-8")
+    # Without it transformers guesses a class and warns about its own guess.
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
