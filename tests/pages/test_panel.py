@@ -77,6 +77,11 @@ def shown(page: Any, name: str) -> bool:
     return page.locator(f"#layerdiffusion_{name}").is_visible()
 
 
+def outcome(page: Any) -> str:
+    """What the line under Method says; beside it gradio keeps an invisible clock while the server works."""
+    return page.inner_text("#layerdiffusion_outcome [data-testid=markdown]")
+
+
 def settled(page: Any, check: Callable[[], bool], message: str) -> None:
     """The server's answer changes one control after the other."""
     for _ in range(200):
@@ -102,9 +107,8 @@ def test_only_the_controls_of_the_chosen_method_are_there(browser, address):
             wanted |= {f"{name}_prompt": name in prompts for name in PICTURES}
             wanted["resize_mode"] = bool(pictures)
             settled(page, lambda wanted=wanted: {name: shown(page, name) for name in wanted} == wanted, label)
-            outcome = page.inner_text("#layerdiffusion_outcome")
-            assert outcome.startswith(f"Gives {METHODS[label].outcome}.")
-            assert [name for name in PICTURES if f"a {name} picture" in outcome] == sorted(pictures)
+            settled(page, lambda label=label: outcome(page).startswith(f"Gives {METHODS[label].outcome}."), label)
+            assert [name for name in PICTURES if f"a {name} picture" in outcome(page)] == sorted(pictures)
 
 
 def test_what_is_set_on_the_page_arrives_in_the_settings(browser, address, tmp_path: Path):
