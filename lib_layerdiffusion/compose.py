@@ -17,7 +17,7 @@ from lib_layerdiffusion.images import Picture8, PictureF, composite, to_float, t
 from lib_layerdiffusion.pictures import MAX_PIXELS
 
 STRIP_PIXELS = 4_000_000
-"""Pixels that are blended at a time: float copies of a 100-megapixel picture would take many gigabytes."""
+"""Pixels that are blended at a time: float copies of a 60-megapixel picture would take many gigabytes."""
 MAX_SCALE = 100.0
 
 
@@ -26,17 +26,18 @@ class Layer:
     """A named picture on a canvas.
 
     picture: uint8 RGBA [H, W, 4], straight alpha. left, top: pixels from the canvas's corner to the picture's, negative
-    where the picture begins outside.
+    where the picture begins outside. visible: whether it shows; a hidden one is kept in files and left out of merging.
     """
 
     name: str
     picture: Picture8
     left: int = 0
     top: int = 0
+    visible: bool = True
 
 
 def check_picture(picture: Picture8, name: str) -> None:
-    """Raise InputError unless `picture` is uint8 RGBA [H, W, 4] of 1 pixel to 100 megapixels."""
+    """Raise InputError unless `picture` is uint8 RGBA [H, W, 4] of at least 1 pixel and at most `MAX_PIXELS`."""
     if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
         raise InputError(
             f"The {name} picture must be 8-bit RGBA, not of shape {picture.shape} and type {picture.dtype}."
@@ -45,7 +46,7 @@ def check_picture(picture: Picture8, name: str) -> None:
 
 
 def check_size(height: float, width: float, name: str) -> None:
-    """Raise InputError unless height x width pixels are at least 1 by 1 and at most 100 megapixels."""
+    """Raise InputError unless height x width pixels are at least 1 by 1 and at most `MAX_PIXELS`."""
     if min(height, width) < 1:
         raise InputError(f"The {name} picture has no pixels: choose another one.")
     if height * width > MAX_PIXELS:
@@ -71,7 +72,7 @@ def place(
     background.
 
     Raises:
-        InputError: a picture is not 8-bit RGBA or has more than 100 megapixels (the foreground also after scaling), or
+        InputError: a picture is not 8-bit RGBA or has more than `MAX_PIXELS` (the foreground also after scaling), or
             the scale is out of range.
     """
     check_picture(background, "background")
@@ -114,19 +115,20 @@ def scaled(picture: Picture8, scale: float) -> Picture8:
 
 
 def merge(layers: Sequence[Layer], height: int, width: int) -> Picture8:
-    """All layers over a transparent canvas, the first one lowest -> uint8 RGBA [height, width, 4], sRGB blending.
+    """All visible layers over a transparent canvas, the first lowest -> uint8 RGBA [height, width, 4], sRGB blending.
 
     Rounded once, at the end: a stack of any depth is within half a level of the exact result.
 
     Raises:
-        InputError: the canvas or a layer is not 8-bit RGBA of at most 100 megapixels.
+        InputError: the canvas or a layer is not 8-bit RGBA of at most `MAX_PIXELS`.
     """
     check_size(height, width, "merged")
     for layer in layers:
         check_picture(layer.picture, layer.name)
+    shown = [layer for layer in layers if layer.visible]
     merged = np.zeros((height, width, 4), np.uint8)
     for start, stop in _strips(height, width):
-        merged[start:stop] = to_uint8(_merge_rows(layers, start, stop, width))
+        merged[start:stop] = to_uint8(_merge_rows(shown, start, stop, width))
     return merged
 
 

@@ -88,7 +88,7 @@ def _crop_and_resize(picture: PictureF, height: int, width: int) -> PictureF:
 def _resize_and_fill(picture: PictureF, height: int, width: int) -> PictureF:
     """Fit the whole picture in; the rest takes the per-channel median of the four borders."""
     borders = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    filled = np.empty((height, width, 3), np.float32)
+    filled = np.empty((height, width, picture.shape[2]), np.float32)
     filled[:] = np.median(borders, axis=0)
     scaled = _scaled(picture, min(height / picture.shape[0], width / picture.shape[1]))
     top, left = max(0, (height - scaled.shape[0]) // 2), max(0, (width - scaled.shape[1]) // 2)
@@ -117,6 +117,25 @@ def condition_image(rgba: Picture8, mode: ResizeMode, height: int, width: int) -
         raise InputError("The condition picture has only one row or column: use a larger one.")
     resized = _RESIZERS[mode](flatten_for_condition(rgba), height, width)
     return np.ascontiguousarray(resized)
+
+
+def fitted(rgba: Picture8, mode: ResizeMode, height: int, width: int) -> Picture8:
+    """A picture in the place and size that `condition_image` gives it, alpha kept: uint8 [height, width, 4].
+
+    rgba: uint8 [H, W, 4]; resampled premultiplied, so that hidden colour stays hidden. One of that size is returned as
+    it is.
+
+    Raises:
+        InputError: the picture is not 8-bit RGBA.
+    """
+    _need_rgba(rgba)
+    if rgba.shape[:2] == (height, width):
+        return rgba
+    values = to_float(rgba)
+    values[..., :3] *= values[..., 3:]
+    resized = np.clip(_RESIZERS[mode](values, height, width), 0.0, 1.0)
+    resized[..., :3] /= np.maximum(resized[..., 3:], 1e-8)
+    return to_uint8(resized)
 
 
 def pad_rgb(rgba: Picture8) -> PictureF:

@@ -1,19 +1,17 @@
 """A generation's layers in one file: OpenRaster (.ora: Krita, GIMP, MyPaint) and Photoshop (.psd).
 
-Layers are given lowest first, as they are painted. The files are made in memory and put in place by one rename, so that
-a reader never meets half a file and an error leaves an older one as it was.
+Layers are given lowest first, as they are painted. Merged pictures blend sRGB values, as editors do.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
-import uuid
 import xml.etree.ElementTree as ET
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from PIL import Image, PngImagePlugin
 
 from lib_layerdiffusion.compose import Layer, check_picture, check_size, merge
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError
+from lib_layerdiffusion.files import write_bytes
 from lib_layerdiffusion.images import Picture8
 from lib_layerdiffusion.pictures import MAX_PIXELS
 
@@ -57,7 +56,7 @@ class LayerStack:
 
 
 def save_layers(path: Path, layers: Sequence[Layer], size: tuple[int, int] | None = None) -> None:
-    """Write `layers`, lowest first, to `path`; its ending, .ora or .psd, says the format.
+    """Write `layers`, lowest first, to `path`; its ending, .ora or .psd, says the format. Whole or not at all.
 
     size: (height, width) of the canvas in pixels; without it, as far right and down as the layers reach.
 
@@ -65,10 +64,26 @@ def save_layers(path: Path, layers: Sequence[Layer], size: tuple[int, int] | Non
         InputError: no layers, an unknown ending, or a picture or canvas that the format cannot hold.
         LayerDiffusionError: psd-tools is missing, or the place cannot be written to.
     """
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise InputError(f"Layers are saved as {' or '.join(_WRITERS)}: {path.name} has another ending.")
-    _write_whole(path, writer(layers, size))
+    write_bytes(path, layer_file_bytes(path.suffix, layers, size))
+
+
+def check_ending(ending: str) -> None:
+    """Make sure that files with this ending can be written, before anything is made for them.
+
+    Raises:
+        InputError: it is none of `ENDINGS`.
+        LayerDiffusionError: psd-tools is missing.
+    """
+    if ending.lower() not in _WRITERS:
+        raise InputError(f'Layers are saved as {" or ".join(_WRITERS)}, not as "{ending}".')
+    if ending.lower() == ".psd":
+        _psd_tools()
+
+
+def layer_file_bytes(ending: str, layers: Sequence[Layer], size: tuple[int, int] | None = None) -> bytes:
+    """The content of a file with this ending; arguments and errors as `save_layers`."""
+    check_ending(ending)
+    return _WRITERS[ending.lower()](layers, size)
 
 
 def ora_bytes(layers: Sequence[Layer], size: tuple[int, int] | None = None) -> bytes:
@@ -91,9 +106,9 @@ def ora_bytes(layers: Sequence[Layer], size: tuple[int, int] | None = None) -> b
 
 
 def read_ora(source: Path | bytes) -> LayerStack:
-    """The layers of an OpenRaster file: names, pictures and offsets.
+    """The layers of an OpenRaster file: names, pictures, offsets and which of them are hidden.
 
-    What other programs add to a layer (opacity, blend mode, groups, hidden layers) is not applied.
+    What other programs add to a layer (opacity, blend mode, groups) is not applied.
 
     Raises:
         InputError: the file is missing, damaged, no OpenRaster file, or larger than the limits.
@@ -134,6 +149,7 @@ _WRITERS: Mapping[str, Callable[[Sequence[Layer], tuple[int, int] | None], bytes
     ".ora": ora_bytes,
     ".psd": psd_bytes,
 }
+ENDINGS = tuple(_WRITERS)
 
 
 def _checked(layers: Sequence[Layer], size: tuple[int, int] | None) -> LayerStack:
@@ -149,10 +165,7 @@ def _checked(layers: Sequence[Layer], size: tuple[int, int] | None) -> LayerStac
             max(layer.left + layer.picture.shape[1] for layer in layers),
         )
     check_size(*size, "merged")
-    named = (
-        Layer(_printable(layer.name) or f"Layer {number}", layer.picture, layer.left, layer.top)
-        for number, layer in enumerate(layers, 1)
-    )
+    named = (replace(layer, name=_printable(layer.name) or f"Layer {number}") for number, layer in enumerate(layers, 1))
     return LayerStack(*size, tuple(named))
 
 
@@ -164,20 +177,6 @@ def _check_sum(pixels: int) -> None:
 def _printable(name: str) -> str:
     """Without control characters and lone surrogates, which XML cannot hold."""
     return "".join(character for character in name if character.isprintable()).strip()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Put the file in place by a rename from beside it: whole or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise LayerDiffusionError(
-            f"{path.name} cannot be written ({error.strerror}): choose another folder or free some space."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes, compression: int = zipfile.ZIP_STORED) -> None:
@@ -201,8 +200,8 @@ def _stack_xml(stack: LayerStack, sources: Sequence[str]) -> bytes:
     parent = ET.SubElement(image, "stack")
     for layer, source in reversed(list(zip(stack.layers, sources, strict=True))):
         attributes = {"name": layer.name, "src": source, "x": str(layer.left), "y": str(layer.top)}
-        fixed = {"opacity": "1.0", "visibility": "visible", "composite-op": "svg:src-over"}
-        ET.SubElement(parent, "layer", attributes | fixed)
+        shown = {"opacity": "1.0", "visibility": "visible" if layer.visible else "hidden"}
+        ET.SubElement(parent, "layer", attributes | shown | {"composite-op": "svg:src-over"})
     return ET.tostring(image, encoding="UTF-8", xml_declaration=True)
 
 
@@ -224,7 +223,8 @@ def _read_stack(archive: zipfile.ZipFile) -> LayerStack:
             _check_sum(pixels)
             rgba = np.array(picture.convert("RGBA"), dtype=np.uint8)
         left, top = int(element.get("x", "0")), int(element.get("y", "0"))
-        layers.append(Layer(element.get("name", ""), rgba, left, top))
+        visible = element.get("visibility") != "hidden"
+        layers.append(Layer(element.get("name", ""), rgba, left, top, visible))
     return LayerStack(height, width, tuple(reversed(layers)))
 
 
@@ -276,6 +276,7 @@ def _psd_layer(tools: Mapping[str, Any], layer: Layer, compression: Any) -> tupl
         bottom=layer.top + height,
         right=layer.left + width,
         channel_info=[records.ChannelInfo(id=number) for number in channel_ids],
+        flags=records.LayerFlags(visible=layer.visible),
         name=layer.name.encode("ascii", "replace").decode("ascii")[:255],  # for readers of before Unicode names
         tagged_blocks=blocks,
     )

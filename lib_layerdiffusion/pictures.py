@@ -21,7 +21,8 @@ from lib_layerdiffusion.errors import InputError
 Picture = NDArray[np.uint8]
 """uint8 RGBA [H, W, 4], straight colour."""
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded; none that can be generated comes near it."""
 MIN_SIDE = 2
 _CANVAS_KEYS = ("composite", "background", "image")
 _CHANNELS_TO_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from lib_layerdiffusion import compose
 from lib_layerdiffusion.files import write_png
+from lib_layerdiffusion.layerfile import save_layers
+from lib_layerdiffusion.layerset import layer_set
 from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.settings import LayerSettings
 
@@ -92,6 +96,19 @@ class Result:
     seed: int
     timings: Mapping[str, float]
     source: str = ""
+
+    def layer_set(self, index: int = 0) -> tuple[compose.Layer, ...]:
+        """Picture `index` as layers for an editor, lowest first; what the method was given completes them."""
+        layers = {layer: np.array(image.convert("RGBA")) for layer, image in self.images[index].layers.items()}
+        return layer_set(layers, self.settings)
+
+    def save_layers(self, path: Path | str, index: int = 0) -> None:
+        """Write the layers of picture `index` as one file; the path's ending, .ora or .psd, says which kind.
+
+        Raises:
+            LayerDiffusionError: the ending is another one, psd-tools is missing, or the file cannot be written.
+        """
+        save_layers(Path(path), self.layer_set(index))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from lib_layerdiffusion.cli import main
 from lib_layerdiffusion.commands.weights import chosen_files
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.images import composite, pad_rgb, to_uint8
+from lib_layerdiffusion.layerfile import read_ora
 from tests.tiny_family import new_engine, picture, write_layers
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +101,40 @@ def test_compose_puts_later_layers_on_top(run):
         assert np.abs(np.asarray(image).astype(int) - wanted).max() <= 1
 
 
+def test_compose_keeps_the_layers_where_the_ending_says_so(run):
+    saved("a.png", seed=1)
+    saved("b.png", 20, 30, seed=2)
+    assert run("compose", "a.png", "b.png", "--offset", "7,-3", "--scale", 2, "-o", "out.ora")[0] == 0
+    stack = read_ora(Path("out.ora"))
+    assert (stack.height, stack.width) == (64, 64)
+    assert [(layer.name, layer.left, layer.top) for layer in stack.layers] == [("a", 0, 0), ("b", 7, -3)]
+    assert [layer.picture.shape[:2] for layer in stack.layers] == [(64, 64), (40, 60)]
+
+
+@pytest.mark.parametrize(("words", "kinds"), [(("ora",), {"ora"}), (("ora", "psd"), {"ora", "psd"})])
+def test_generate_writes_all_layers_as_one_file_where_asked(run, words, kinds):
+    pytest.importorskip("psd_tools")
+    code, out, _ = run("generate", "an apple", "--method", "everything", "--seed", 3, "--json", "--layers", *words)
+    (item,) = json.loads(out)["pictures"]
+    assert (code, set(item["layer_files"])) == (0, kinds)
+    assert all(Path(path).is_file() for path in item["layer_files"].values())
+    stack = read_ora(Path(item["layer_files"]["ora"]))
+    assert [(layer.name, layer.visible) for layer in stack.layers] == [
+        ("background", True),
+        ("blended", False),
+        ("foreground", True),
+    ]
+    for layer in stack.layers:
+        written = np.asarray(Image.open(item["files"][layer.name]).convert("RGBA"))
+        assert np.array_equal(layer.picture, written)
+
+
+def test_a_missing_psd_writer_is_said_before_anything_is_made(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psd_tools", None)
+    code, _, err = run("generate", "an apple", "--layers", "psd", "-o", "out")
+    assert (code, "pip install psd-tools" in err, Path("out").exists()) == (1, True, False)
+
+
 def test_compose_moves_the_upper_layers(run):
     saved("a.png", seed=1)
     Image.new("RGBA", (8, 8), (255, 0, 0, 255)).save("dot.png")
@@ -120,6 +155,8 @@ USAGE = [
     ["generate", "x", "-o", "picture.jpg"],
     ["chain", "x"],
     ["compose", "a.png", "-o", "out.jpg"],
+    ["compose", "a.png", "b.png", "-o", "out.ora", "--linear"],
+    ["generate", "x", "--layers", "tiff"],
     ["weights", "fetch", "nothing-of-the-kind"],
     ["batch", "lines.jsonl"],
 ]

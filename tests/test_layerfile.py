@@ -93,14 +93,14 @@ def test_the_thumbnail_is_at_most_256_pixels():
 )
 def test_ora_round_trip(specified):
     layers = [
-        Layer(name, rgba(f"{number}", 9, 9)[:height, :width], left, top)
+        Layer(name, rgba(f"{number}", 9, 9)[:height, :width], left, top, visible=number % 2 == 0)
         for number, (name, height, width, left, top) in enumerate(specified)
     ]
     stack = read_ora(ora_bytes(layers, (16, 24)))
     assert (stack.height, stack.width, len(stack.layers)) == (16, 24, len(layers))
     for written, found in zip(layers, stack.layers, strict=True):
         np.testing.assert_array_equal(found.picture, written.picture)
-        assert (found.left, found.top) == (written.left, written.top)
+        assert (found.left, found.top, found.visible) == (written.left, written.top, written.visible)
         kept = "".join(character for character in written.name if character.isprintable()).strip()
         assert found.name == kept or (not kept and found.name)
 
@@ -168,8 +168,9 @@ def test_a_failed_write_leaves_the_older_file_and_nothing_else(monkeypatch, tmp_
 
 
 def test_places_and_endings_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LayerDiffusionError, match="cannot be written"):
-        save_layers(tmp_path / "missing" / "picture.ora", generation())
+        save_layers(tmp_path / "file" / "picture.ora", generation())
     with pytest.raises(InputError, match=r"\.ora or \.psd"):
         save_layers(tmp_path / "picture.tiff", generation())
 
@@ -183,7 +184,7 @@ def test_stacks_that_no_file_can_hold():
         ora_bytes(generation(), (20_000, 20_000))
     with pytest.raises(InputError, match="RGBA"):
         ora_bytes([Layer("rgb", np.zeros((4, 4, 3), np.uint8))])
-    vast = np.broadcast_to(np.zeros(4, np.uint8), (10_000, 10_000, 4))
+    vast = np.broadcast_to(np.zeros(4, np.uint8), (8_000, 8_000, 4))
     with pytest.raises(InputError, match="together"):
         ora_bytes([Layer("vast", vast)] * 5)
 

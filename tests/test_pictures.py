@@ -6,10 +6,11 @@ import base64
 import io
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
-from PIL import Image
+from PIL import Image, ImageFile
 from strategies import pictures as random_pictures
 
 from lib_layerdiffusion import pictures
@@ -27,6 +28,15 @@ def file_bytes(image: Image.Image, format_: str = "PNG", **options: object) -> b
 
 def base64_of(content: bytes) -> str:
     return base64.b64encode(content).decode()
+
+
+def sixteen_bit(colour: tuple[int, ...]) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow cannot write."""
+    order = [2, 1, 0, 3][: len(colour)]
+    values = np.array([colour[channel] for channel in order], np.uint16) * 257
+    done, content = cv2.imencode(".png", np.broadcast_to(values, (2, 3, len(colour))))
+    assert done
+    return content.tobytes()
 
 
 def flat(mode: str, colour: object) -> Image.Image:
@@ -78,14 +88,28 @@ def test_the_composite_of_a_canvas_comes_before_its_background():
     ("content", "expected"),
     [
         (file_bytes(flat("CMYK", (0, 0, 0, 0)), "TIFF"), (255, 255, 255, 255)),
+        (file_bytes(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=100), (255, 0, 0, 255)),
         (file_bytes(flat("RGB", COLOUR), "BMP"), (*COLOUR, 255)),
+        (sixteen_bit(COLOUR), (*COLOUR, 255)),
+        (sixteen_bit((*COLOUR, 7)), (*COLOUR, 7)),
         (file_bytes(flat("LA", (40, 7))), (40, 40, 40, 7)),
         (file_bytes(flat("1", 1)), (255, 255, 255, 255)),
         (file_bytes(flat("RGB", COLOUR), transparency=COLOUR), (*COLOUR, 0)),
         (file_bytes(Image.fromarray(np.full((2, 3), 257 * 77, np.uint16))), (77, 77, 77, 255)),
         (file_bytes(Image.fromarray(np.full((2, 3), 65535, np.int32)), "TIFF"), (255, 255, 255, 255)),
     ],
-    ids=["cmyk", "bmp", "grey with alpha", "bilevel", "one colour transparent", "16 bit", "32 bit mode"],
+    ids=[
+        "cmyk",
+        "cmyk jpeg",
+        "bmp",
+        "16 bit rgb",
+        "16 bit rgba",
+        "grey with alpha",
+        "bilevel",
+        "one colour transparent",
+        "16 bit",
+        "32 bit mode",
+    ],
 )
 def test_modes_of_files(content, expected):
     picture = read_picture(content, "test")
@@ -108,9 +132,9 @@ def test_a_turned_photo_stands_upright():
     assert np.array_equal(picture[..., :3], np.rot90(np.asarray(image), -1))
 
 
-def animated() -> bytes:
+def animated(format_: str) -> bytes:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    return file_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    return file_bytes(frames[0], format_, save_all=True, append_images=frames[1:])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +146,9 @@ def animated() -> bytes:
         (b"", "0 bytes"),
         (base64_of(b"hello there"), "cannot be read"),
         (file_bytes(Image.new("RGB", (40, 40)))[:60], "cannot be read"),
-        (animated(), "animated"),
+        (animated("GIF"), "animated"),
+        (animated("PNG"), "animated"),
+        (animated("WEBP"), "animated"),
         (np.zeros((1, 1, 4), np.uint8), "1x1"),
         (file_bytes(Image.new("RGB", (1, 1))), "1x1"),
         ([[0, 300]] * 2, "0 to 255"),
@@ -158,6 +184,19 @@ def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_unpacked():
     content[16:24] = (60_000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
     with pytest.raises(InputError, match="megapixels"):
+        read_picture(bytes(content), "test")
+
+
+def test_a_hundred_megapixels_are_refused_before_they_are_decoded(monkeypatch):
+    content = bytearray(file_bytes(Image.new("L", (10, 10))))
+    content[16:24] = (10_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
+
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    with pytest.raises(InputError, match="64 megapixels"):
         read_picture(bytes(content), "test")
 
 

@@ -17,6 +17,7 @@ from lib_layerdiffusion.commands.common import (
     stage_bars,
 )
 from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.layerfile import check_ending
 from lib_layerdiffusion.methods import Layer
 
 if TYPE_CHECKING:
@@ -67,11 +68,20 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resize-mode", default="Crop and Resize", help="how condition pictures are brought to size")
     parser.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
     parser.add_argument("--preview", action="store_true", help="also write the picture over a checkerboard")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        choices=("ora", "psd"),
+        default=(),
+        help="also write all layers as one file for an editor",
+    )
     add_model_arguments(parser)
     add_json_argument(parser)
 
 
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    for ending in arguments.layers:
+        check_ending(f".{ending}")
     prompts: dict[str, str] = {}
     for text in arguments.layer_prompt:
         layer, separator, words = text.partition("=")
@@ -131,8 +141,12 @@ def _finish(arguments: argparse.Namespace, result: Result) -> int:
     for index, image in enumerate(result.images):
         name = stem if len(result.images) == 1 else f"{stem}-{index + 1}"
         files = image.save(folder, name, previews=arguments.preview)
-        pictures.append({"seed": image.seed, "files": {layer: str(path) for layer, path in files.items()}})
-        lines += [f"{layer}: {path}" for layer, path in files.items()]
+        layered = {ending: folder / f"{name}.{ending}" for ending in arguments.layers}
+        for path in layered.values():
+            result.save_layers(path, index)
+        written = {"files": files, "layer_files": layered}
+        pictures.append({"seed": image.seed, **written})
+        lines += [f"{kind}: {path}" for kind, path in {**files, **layered}.items()]
     seconds = {stage: round(value, 3) for stage, value in result.timings.items()}
     values = {"source": result.source, "seed": result.seed, "pictures": pictures, "seconds": seconds}
     report(arguments, {**values, "notes": list(result.notes)}, lines)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_layerdiffusion.commands.common import add_json_argument, report
 from lib_layerdiffusion.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lib_layerdiffusion.pictures import Picture
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -18,7 +21,9 @@ def add_parsers(subparsers: Any) -> None:
     pad.set_defaults(run=_run_pad)
     compose = subparsers.add_parser("compose", help="put layers on top of each other, the lowest first")
     compose.add_argument("layers", type=Path, nargs="+", metavar="LAYER", help="pictures, from the background upwards")
-    compose.add_argument("-o", "--output", type=Path, required=True, help=".png to write")
+    compose.add_argument(
+        "-o", "--output", type=Path, required=True, help=".png to write, or .ora or .psd to keep the layers"
+    )
     compose.add_argument("--offset", default="0,0", metavar="X,Y", help="of the layers above the lowest, in pixels")
     compose.add_argument("--scale", type=float, default=1.0, help="of the layers above the lowest")
     compose.add_argument("--linear", action="store_true", help="blend linear light instead of sRGB values")
@@ -44,18 +49,44 @@ def _run_pad(arguments: argparse.Namespace) -> int:
 
 
 def _run_compose(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.compose import place
-    from lib_layerdiffusion.files import load_picture, write_png
+    from lib_layerdiffusion.files import load_picture
+    from lib_layerdiffusion.layerfile import ENDINGS, check_ending
 
-    target = _png(arguments.output)
-    left, top = _offset(arguments.offset)
-    pictures = [load_picture(path, path.name) for path in arguments.layers]
-    canvas = pictures[0]
-    for picture in pictures[1:]:
-        canvas = place(picture, canvas, left=left, top=top, scale=arguments.scale, linear=arguments.linear)
-    write_png(target, canvas)
-    report(arguments, {"picture": target, "layers": len(pictures)}, [f"picture: {target}"])
+    target = arguments.output
+    place = _offset(arguments.offset)
+    if target.suffix.lower() in ENDINGS:
+        check_ending(target.suffix)
+        if arguments.linear:
+            raise SettingsError("Editors blend layers as sRGB values: leave --linear out, or name a .png file.")
+        write = _write_layers
+    else:
+        _png(target)
+        write = _write_merged
+    write(arguments, [load_picture(path, path.name) for path in arguments.layers], place)
+    report(arguments, {"picture": target, "layers": len(arguments.layers)}, [f"picture: {target}"])
     return 0
+
+
+def _write_merged(arguments: argparse.Namespace, pictures: list[Picture], place: tuple[int, int]) -> None:
+    from lib_layerdiffusion import compose
+    from lib_layerdiffusion.files import write_png
+
+    canvas, *others = pictures
+    left, top = place
+    for picture in others:
+        canvas = compose.place(picture, canvas, left=left, top=top, scale=arguments.scale, linear=arguments.linear)
+    write_png(arguments.output, canvas)
+
+
+def _write_layers(arguments: argparse.Namespace, pictures: list[Picture], place: tuple[int, int]) -> None:
+    from lib_layerdiffusion.compose import Layer, scaled
+    from lib_layerdiffusion.layerfile import save_layers
+
+    names = [path.stem for path in arguments.layers]
+    pairs = zip(names[1:], pictures[1:], strict=True)
+    upper = [Layer(name, scaled(picture, arguments.scale), *place) for name, picture in pairs]
+    layers = [Layer(names[0], pictures[0]), *upper]
+    save_layers(arguments.output, layers, pictures[0].shape[:2])
 
 
 def _offset(text: str) -> tuple[int, int]:
