@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lib_layerdiffusion.training.base import BaseStage, TextSide, new_scheduler, new_unet
+from lib_layerdiffusion.training.base import BaseStage, PreciseAttention, TextSide, new_scheduler, new_unet
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, load_average
@@ -51,6 +51,7 @@ class Workshop:
         scale = float(torch.load(folder / "latents.pt", weights_only=True)["scale"])
         for module in (unet, encoder):
             module.requires_grad_(requires_grad=False).eval()
+        unet.set_attn_processor(PreciseAttention())
         return unet.to(memory_format=torch.channels_last), TextSide(tokenizer, encoder), scale
 
     def _pipeline_base(self, folder: Path) -> tuple[nn.Module, TextSide, float]:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.networks.transparent_decoder import TransparentDecoder
 from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
+from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversarial_losses, premultiplied
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
@@ -22,10 +23,13 @@ DECODER_WIDTHS = (16, 32, 48, 64, 80)
 GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.2, 0.15, 0.2
 DROP_SHARE = 0.3
 WHOLE_EVERY = 8
-# How far a unit offset moves the latent while training, in latent units; folded into E's last layer on export.
-OFFSET_REACH = 0.5
+# How far a unit offset moves the latent while training, as a share of the latents' standard deviation; folded into E's
+# last layer on export. A smaller reach would drown in the errors of a sampled latent.
+OFFSET_REACH = 0.35
 IDENTITY_WEIGHT, OFFSET_WEIGHT = 1.0, 0.01
-LATENT_NOISE = 0.1
+ADVERSARIAL_WEIGHT = 0.01
+# What is added to latents before decoding, likewise as a share: a sampled latent is never quite right.
+LATENT_NOISE = 0.07
 
 
 def greyed(rgba: Tensor, generator: Generator) -> Tensor:
@@ -54,7 +58,7 @@ def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 class TransparencyStage:
-    """Trains E and D together on a frozen VAE."""
+    """Trains E and D together on a frozen VAE, against a patch discriminator."""
 
     def __init__(self, data: Path, vae: nn.Module, crop: int = 64) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
@@ -64,13 +68,17 @@ class TransparencyStage:
         # A fresh encoder is the identity: no offset.
         torch.nn.init.zeros_(self.encoder.blocks[-1].weight)
         torch.nn.init.zeros_(self.encoder.blocks[-1].bias)
-        self.modules, self.frozen = {"encoder": self.encoder, "decoder": self.decoder}, (self.vae,)
+        self.judge = PatchDiscriminator().to(memory_format=torch.channels_last)
+        self.modules = {"encoder": self.encoder, "decoder": self.decoder, "judge": self.judge}
+        self.frozen = (self.vae,)
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         self.crop = crop
         with torch.no_grad():
             shown = premultiply_grey(self.icons[::200].float() / 255)
-            self.gain = float(OFFSET_REACH / self.vae.encode(shown * 2 - 1).latent_dist.std.mean())
+            posterior = self.vae.encode(shown * 2 - 1).latent_dist
+        self.spread = float(posterior.mean.std())
+        self.gain = OFFSET_REACH * self.spread / float(posterior.std.mean())
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw RGBA pictures [count, 4, S, S] and, for each, whether its offset is dropped [count, 1, 1, 1]."""
@@ -103,11 +111,11 @@ class TransparencyStage:
         return torch.cat([out[:, 1:], out[:, :1]], dim=1), picture
 
     def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
-        """Reconstruction, composite, edges of alpha, identity of the VAE's picture, and size of the offset."""
+        """Reconstruction, composite, edges of alpha, identity of the VAE's picture, size of the offset, adversary."""
         rgba, dropped = (drawn.to(device_of(self.vae)) for drawn in self.batch(batch, generator))
         adjusted, plain = self.encode(rgba)
         latent = torch.where(dropped, plain, adjusted)
-        noise = torch.randn(latent.shape, generator=generator).to(latent.device) * LATENT_NOISE
+        noise = torch.randn(latent.shape, generator=generator).to(latent.device) * LATENT_NOISE * self.spread
         ours, picture = self.decode(latent + noise)
         alpha, colour = rgba[:, 3:], rgba[:, :3]
         alpha_error = (ours[:, 3:] - alpha).abs().mean()
@@ -116,7 +124,10 @@ class TransparencyStage:
         loss = loss + 0.5 * multiscale_gradient(ours[:, 3:], alpha)
         loss = loss + 0.5 * multiscale_gradient(ours[:, :3] * ours[:, 3:], colour * alpha)
         identity = (picture - premultiply_grey(rgba)).abs().mean()
-        loss = loss + IDENTITY_WEIGHT * identity + OFFSET_WEIGHT * ((adjusted - plain) ** 2).mean()
+        loss = loss + IDENTITY_WEIGHT * identity + OFFSET_WEIGHT * (((adjusted - plain) / self.spread) ** 2).mean()
+        fooled, told = adversarial_losses(self.judge, premultiplied(ours), premultiplied(rgba))
+        # AdamW is blind to the scale of the discriminator's own loss; the common limit on gradients is not.
+        loss = loss + ADVERSARIAL_WEIGHT * (fooled + told)
         return loss, {"alpha": float(alpha_error.detach()), "identity": float(identity.detach())}
 
     def sample(self, path: Path) -> None:
