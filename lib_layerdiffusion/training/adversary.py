@@ -1,7 +1,7 @@
 """A patch discriminator for the transparency stage: soft matter stays grainy where a mean error would blur it.
 
-Both sides are trained by one optimiser in one backward pass: the generator's part of the loss runs through a frozen copy
-of the discriminator's weights, the discriminator's part sees detached pictures.
+Both sides are trained by one optimiser in one backward pass: the generator's part of the loss runs through a frozen
+copy of the discriminator's weights, the discriminator's part sees detached pictures.
 """
 
 import torch
@@ -12,7 +12,7 @@ WIDTHS = (24, 48, 96)
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges every patch of about 30 pixels: RGBA [N, 4, H, W] in [0, 1] -> [N, 1, H/8, W/8], high for true pictures."""
+    """Judges patches of about 30 pixels: RGBA [N, 4, H, W] in [0, 1] -> [N, 1, H/8, W/8], high for true ones."""
 
     def __init__(self) -> None:
         super().__init__()
