@@ -28,7 +28,7 @@ def outcomes(job: BatchJob, tasks: list[Task]) -> Iterator[Outcome]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise HostError('Ray is not installed: install it with "pip install layerdiffusion[ray]".') from error
+        raise HostError("Ray is not installed: run \"pip install 'ray[data]'\".") from error
     if not ray.is_initialized():
         ray.init()
     gpus = int(ray.cluster_resources().get("GPU", 0))

@@ -10,8 +10,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from lib_layerdiffusion.commands import batch, doctor, generate, latents, pictures, ui, weights
-from lib_layerdiffusion.commands.common import add_model_arguments, engine_from
+from lib_layerdiffusion.commands import batch, demo, doctor, generate, latents, pictures, ui, weights
+from lib_layerdiffusion.commands.common import add_model_arguments, engine_from, package_of
 from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
 from lib_layerdiffusion.training.cli import add_train_parser
 
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, batch, latents, pictures, weights, doctor):
+    for module in (generate, batch, latents, pictures, weights, demo, doctor):
         module.add_parsers(subparsers)
     page = ui.add_ui_parser(subparsers)
     add_model_arguments(page)
@@ -61,7 +61,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, LayerDiffusionError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        return f'"{error.name}" is not installed: install it with "pip install layerdiffusion[diffusers]".'
+        return f'The package "{error.name}" is not installed: run "pip install {package_of(error.name or "")}".'
     reason = " ".join(str(error).split())[:300] or "no reason given"
     return f"{type(error).__name__}: {reason} (--debug shows where)"
 

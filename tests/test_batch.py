@@ -199,7 +199,7 @@ def test_killed_in_the_middle_it_goes_on_without_loss_or_doubles(tmp_path):
 
 def test_ray_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(LayerDiffusionError, match=r"layerdiffusion\[ray\]"):
+    with pytest.raises(LayerDiffusionError, match=r"pip install 'ray\[data\]'"):
         run_batch(job(tmp_path, [{"prompt": "a"}]), on_ray=True)
 
 

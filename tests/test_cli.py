@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("diffusers")
 
 import numpy as np
+import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lib_layerdiffusion import pipeline
 from lib_layerdiffusion.cli import main
@@ -21,7 +24,9 @@ from lib_layerdiffusion.commands.weights import chosen_files
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.images import composite, pad_rgb, to_uint8
 from lib_layerdiffusion.layerfile import read_ora
+from lib_layerdiffusion.methods import Family
 from tests.tiny_family import new_engine, picture, write_layers
+from tests.weights.hub import serve
 
 ROOT = Path(__file__).parent.parent
 
@@ -150,6 +155,9 @@ USAGE = [
     ["generate", "x", "--steps", "many"],
     ["generate", "x", "--method", "glass"],
     ["generate", "x", "--size", "0x0"],
+    ["generate", "x", "--size", "99999x64"],
+    ["generate", "x", "--size", "100x64"],
+    ["chain", "x", "--background", "text.png", "--size", "wide"],
     ["generate", "x", "--sampler", "Quick"],
     ["generate", "x", "--layer-prompt", "sky=blue"],
     ["generate", "x", "-o", "picture.jpg"],
@@ -164,7 +172,10 @@ FAILURES = [
     ["generate", "x", "--method", "fg-to-blend"],
     ["generate", "x", "--method", "fg-to-blend", "--foreground", "nowhere.png"],
     ["generate", "x", "--method", "fg-to-blend", "--foreground", "text.png"],
+    ["generate", "x", "--method", "transparent", "--init", "text.png"],
+    ["chain", "x", "--background", "text.png"],
     ["generate", "x", "-o", "text.png/out"],
+    ["generate", "x", "-o", "text.png/out/a.png"],
     ["encode", "nowhere.png"],
     ["decode", "nowhere.safetensors"],
     ["decode", "text.png"],
@@ -188,6 +199,102 @@ def test_mistakes_are_one_sentence_and_leave_nothing_behind(run, words, wanted):
         assert err.startswith("layerdiffusion: ")
     left = {str(path) for path in Path().rglob("*") if path.is_file()}
     assert left == {"text.png"}
+
+
+EARLY = [["--method", "glass"], ["--size", "0x0"], ["-o", "picture.jpg"], ["-o", "text.png/out"]]
+
+
+@pytest.mark.parametrize("words", EARLY, ids=lambda words: words[1])
+def test_what_is_wrong_without_a_model_is_said_before_one_is_loaded(run, monkeypatch, words):
+    monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+    Path("text.png").write_text("no picture")
+    code, _, err = run("generate", "x", *words)
+    assert code in (1, 2)
+    assert err.startswith("layerdiffusion: ")
+
+
+class TestBadModels:
+    """Mistakes about the model, from the command line to the disk."""
+
+    @pytest.fixture
+    def call(self, monkeypatch, capsys, tmp_path):
+        monkeypatch.chdir(tmp_path)
+
+        def call(*words):
+            before = {path for path in Path().rglob("*") if path.is_file()}
+            code = main([str(word) for word in words])
+            captured = capsys.readouterr()
+            assert {path for path in Path().rglob("*") if path.is_file()} == before
+            assert (captured.out, "Traceback" in captured.err) == ("", False)
+            (line,) = captured.err.splitlines()
+            return code, line
+
+        return call
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("x.safetensors", b"hello"), ("x.safetensors", b""), ("x.ckpt", b"\x80\x02")],
+        ids=["text", "empty", "pickle"],
+    )
+    def test_a_checkpoint_that_is_none(self, call, name, content):
+        Path(name).write_bytes(content)
+        code, line = call("generate", "x", "--checkpoint", name)
+        assert (code, name in line) == (1, True)
+
+    def test_a_checkpoint_of_something_else(self, call):
+        save_file({"lora_unet_a.lora_up.weight": torch.zeros(2, 2)}, "lora.safetensors")
+        assert call("generate", "x", "--checkpoint", "lora.safetensors") == (
+            1,
+            "layerdiffusion: This file is a LoRA: choose a Stable Diffusion 1.5 or XL checkpoint.",
+        )
+
+    def test_a_truncated_checkpoint(self, call):
+        save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}, "cut.safetensors")
+        Path("cut.safetensors").write_bytes(Path("cut.safetensors").read_bytes()[:-100])
+        code, line = call("generate", "x", "--checkpoint", "cut.safetensors")
+        assert (code, "damaged" in line) == (1, True)
+
+    def test_a_checkpoint_that_is_nowhere(self, call):
+        code, line = call("generate", "x", "--checkpoint", "nowhere.safetensors")
+        assert (code, "There is no checkpoint" in line) == (1, True)
+
+    @pytest.mark.parametrize(
+        ("words", "wanted"),
+        [(("--dtype", "int3"), 2), (("--device", "toaster"), 2), (("--offload", "all"), 2),
+         (("--offload", "model", "--device", "cpu"), 1)],
+    )  # fmt: skip
+    def test_a_place_that_is_none(self, call, words, wanted):
+        assert call("generate", "x", *words)[0] == wanted
+
+    def test_a_family_that_the_method_is_not_made_for(self, call, monkeypatch, tmp_path_factory):
+        layers = write_layers(tmp_path_factory.mktemp("layers"))
+        engine = new_engine(layers, (Family.SD15,))
+        monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
+        code, line = call("generate", "x", "--method", "(SDXL) Only Generate Transparent Image (Conv Injection)")
+        assert (code, "needs an SDXL model" in line) == (1, True)
+
+    def test_a_truncated_layer_file(self, call, monkeypatch, tmp_path_factory):
+        layers = write_layers(tmp_path_factory.mktemp("layers"))
+        path = layers / "layer_xl_transparent_attn.safetensors"
+        path.write_bytes(path.read_bytes()[:-9])
+        engine = new_engine(layers)
+        monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
+        code, line = call("generate", "x")
+        assert (code, "damaged" in line, path.name in line) == (1, True, True)
+
+    def test_a_weights_folder_without_room(self, call, monkeypatch, tmp_path_factory):
+        content = b"x" * 5000
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=1000))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1")
+        target = tmp_path_factory.mktemp("weights")
+        with serve({"layer_xl_fg2ble.safetensors": content}) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+            code, line = call("weights", "fetch", "layer_xl_fg2ble", "--weights", target)
+        assert (code, "the disk has 0 MiB left" in line) == (1, True)
+        assert [path for path in target.rglob("*") if path.is_file()] == []
 
 
 def test_debug_shows_where_in_either_place(run):
@@ -234,6 +341,30 @@ def test_doctor_says_what_is_missing(run, tmp_path):
     assert answer["packages"]["torch"]
     assert "cpu" in answer["devices"]
     assert not any(answer["weights"].values())
+
+
+def test_demo_lists_the_subjects_of_the_bundled_family(run, monkeypatch, tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "subjects.txt").write_text("red apple\nwine glass\n\n")
+    monkeypatch.setattr("lib_layerdiffusion.places.bundled_family", lambda: tmp_path / "demo")
+    assert run("demo", "--list")[:2] == (0, "red apple\nwine glass\n")
+    assert json.loads(run("demo", "--list", "--json")[1])["subjects"] == ["red apple", "wine glass"]
+    assert 'generate "red apple"' in run("demo")[1]
+
+
+def test_demo_without_a_bundled_family_is_a_sentence(run, monkeypatch):
+    monkeypatch.setattr("lib_layerdiffusion.places.bundled_family", lambda: None)
+    code, out, err = run("demo", "--list")
+    assert (code, out, err.count("\n"), "No family comes with" in err) == (1, "", 1, True)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(run, monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
+
+    monkeypatch.setattr("lib_layerdiffusion.files.load_picture", missing)
+    code, _, err = run("pad", "a.png", "-o", "b.png")
+    assert (code, "pip install opencv-python" in err) == (1, True)
 
 
 def test_the_command_starts_without_torch():

@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 
 Run = Callable[[argparse.Namespace], int]
 
+MODULES = {
+    "pillow": "PIL",
+    "opencv-python": "cv2",
+    "psd-tools": "psd_tools",
+    "huggingface-hub": "huggingface_hub",
+    "resvg-py": "resvg_py",
+}
+"""Package -> its module, where they are called differently."""
+
+
+def package_of(module: str) -> str:
+    """The package that brings a module."""
+    top = module.partition(".")[0]
+    return next((package for package, name in MODULES.items() if name == top), top)
+
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The choice of a model and of where it runs."""

@@ -10,12 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, report
+from lib_layerdiffusion.commands.common import MODULES, add_json_argument, report
 
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "safetensors", "huggingface-hub")
 HOST_PACKAGES = ("diffusers", "transformers", "accelerate", "tqdm")
 OPTIONAL = ("peft", "gradio", "psd-tools", "ray")
-_MODULES = {"pillow": "PIL", "opencv-python": "cv2", "psd-tools": "psd_tools", "huggingface-hub": "huggingface_hub"}
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -35,7 +34,7 @@ def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "installed" if importlib.util.find_spec(_MODULES.get(name, name)) else None
+        return "installed" if importlib.util.find_spec(MODULES.get(name, name)) else None
 
 
 def _devices() -> list[str]:
@@ -48,14 +47,8 @@ def _devices() -> list[str]:
     return [*found, *(["mps"] if mps is not None and mps.is_available() else []), "cpu"]
 
 
-def _clip_vocabulary() -> bool:
-    places = (importlib.util.find_spec(name) for name in ("clip", "open_clip"))
-    folders = [Path(folder) for spec in places if spec for folder in spec.submodule_search_locations or []]
-    return any((folder / "bpe_simple_vocab_16e6.txt.gz").is_file() for folder in folders)
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.places import bundled_family, default_weights_folder
+    from lib_layerdiffusion.places import bundled_family, clip_merges, default_weights_folder
     from lib_layerdiffusion.weights import WeightStore
 
     needed, host, optional = _versions(PACKAGES), _versions(HOST_PACKAGES), _versions(OPTIONAL)
@@ -66,12 +59,12 @@ def _run(arguments: argparse.Namespace) -> int:
     problems = [f"{name} is missing: pip install {name}" for name, version in needed.items() if version is None]
     gaps = [name for name, version in host.items() if version is None]
     if gaps:
-        problems.append(f"{', '.join(gaps)} missing: pip install layerdiffusion[diffusers] (not needed inside Forge)")
+        problems.append(f"{', '.join(gaps)} missing: pip install {' '.join(gaps)} (not needed inside Forge)")
     problems += [status.problem for status in files if status.problem]
     if bundled is None and not installed:
         problems.append('no layer files: "layerdiffusion weights fetch SDXL" downloads them')
-    if not _clip_vocabulary():
-        problems.append("no CLIP vocabulary for single-file checkpoints: pip install layerdiffusion[single-file]")
+    if clip_merges() is None:
+        problems.append("no CLIP vocabulary for single-file checkpoints: pip install openai-clip")
     values: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": {**needed, **host, **optional},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from lib_layerdiffusion.commands.common import (
     report,
     stage_bars,
 )
-from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.errors import InputError, SettingsError
 from lib_layerdiffusion.layerfile import check_ending
-from lib_layerdiffusion.methods import Layer
+from lib_layerdiffusion.methods import METHODS, Layer
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.results import Result
@@ -80,6 +81,12 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the engine's calls; what is wrong without a model is refused before gigabytes are loaded."""
+    from lib_layerdiffusion.request import check_size, parse_size
+
+    _check_output(arguments.output)
+    if arguments.size is not None:
+        check_size(*parse_size(arguments.size))
     for ending in arguments.layers:
         check_ending(f".{ending}")
     prompts: dict[str, str] = {}
@@ -112,6 +119,8 @@ def _run_generate(arguments: argparse.Namespace) -> int:
         "mask": arguments.mask,
         **{layer.value: getattr(arguments, layer.value) for layer in Layer},
     }
+    if arguments.method not in {row.name for row in METHODS.values()}:
+        METHODS.find(arguments.method)
     values = _common(arguments)
     engine = engine_from(arguments)
     with stage_bars(quiet=arguments.json) as progress:
@@ -155,11 +164,20 @@ def _finish(arguments: argparse.Namespace, result: Result) -> int:
     return 0
 
 
+def _check_output(output: Path) -> None:
+    """Make sure that pictures can go there; minutes of sampling are not worth a name that cannot be written."""
+    is_png = output.suffix.lower() == ".png"
+    if output.suffix and not is_png and not output.is_dir():
+        raise SettingsError(f'"{output}" is no PNG: layers need one, so name a .png file or a folder.')
+    folder = output.absolute().parent if is_png else output.absolute()
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f'"{nearest}" cannot be written to: choose another place with -o.')
+
+
 def _place(output: Path, prompt: str, seed: int) -> tuple[Path, str]:
     """Folder and file name without its ending; nothing that exists is overwritten unless it was named itself."""
     if output.suffix.lower() == ".png":
         return output.parent, output.stem
-    if output.suffix and not output.is_dir():
-        raise SettingsError(f'"{output}" is no PNG: layers need one, so name a .png file or a folder.')
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "picture"
     return output, free_stem(output, f"{words}-{seed}")

@@ -12,8 +12,9 @@ from typing import Any
 
 from lib_layerdiffusion.errors import WeightsError
 from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.places import models_folder
 
-DEFAULT_PATH = Path(__file__).resolve().parents[2] / "models" / "catalogue.toml"
+DEFAULT_PATH = models_folder() / "catalogue.toml"
 _TOML_READERS = ("tomllib", "tomli", "tomlkit")  # Python 3.11; Python 3.10; what gradio brings along
 
 

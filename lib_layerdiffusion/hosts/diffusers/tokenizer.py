@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from lib_layerdiffusion.errors import ModelError
+from lib_layerdiffusion.places import clip_merges
 
-_MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
-_PACKAGES = ("clip", "open_clip")
 _MERGE_COUNT = 49152 - 256 - 2
 START, END = "<|startoftext|>", "<|endoftext|>"
-
-
-def find_merges() -> Path | None:
-    """CLIP's merge list inside an installed package, found without importing that package."""
-    for package in _PACKAGES:
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(folder) / _MERGES_FILE
-            if path.is_file():
-                return path
-    return None
 
 
 def byte_characters() -> list[str]:
@@ -60,11 +47,11 @@ def clip_tokenizer(pad: str, folder: Path | None = None) -> Any:
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
     with tempfile.TemporaryDirectory() as made:
         if folder is None:
-            merges = find_merges()
+            merges = clip_merges()
             if merges is None:
                 raise ModelError(
-                    "A single-file checkpoint needs CLIP's vocabulary: install it with "
-                    '"pip install layerdiffusion[single-file]", or give a diffusers folder instead.'
+                    "A single-file checkpoint needs CLIP's vocabulary, which the package openai-clip carries: run "
+                    '"pip install openai-clip", or give a diffusers folder instead.'
                 )
             folder = Path(made)
             write_clip_vocabulary(merges, folder)

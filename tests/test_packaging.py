@@ -1,0 +1,53 @@
+"""What a wheel holds, and that the package finds it in a checkout and in a wheel alike."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from lib_layerdiffusion import places
+
+ROOT = Path(__file__).parent.parent
+PROJECT = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(
+    (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+)
+BUILT = PROJECT["tool"]["setuptools"]
+
+
+def test_every_package_is_in_the_wheel():
+    found = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "lib_layerdiffusion").rglob("__init__.py")}
+    listed = {name.replace(".", "/") for name in BUILT["packages"]}
+    assert listed == found | {"lib_layerdiffusion/models"}
+
+
+def test_everything_under_models_is_in_the_wheel():
+    patterns = BUILT["package-data"]["lib_layerdiffusion.models"]
+    names = [path.relative_to(ROOT / "models").as_posix() for path in (ROOT / "models").rglob("*") if path.is_file()]
+    assert "catalogue.toml" in names
+    assert [name for name in names if not any(fnmatch(name, pattern.replace("**/", "")) for pattern in patterns)] == []
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["wheel", "checkout"])
+def test_the_models_are_found(tmp_path, monkeypatch, inside):
+    package = tmp_path / "lib_layerdiffusion"
+    models = (package if inside else tmp_path) / "models"
+    (models / "demo").mkdir(parents=True)
+    package.mkdir(exist_ok=True)
+    monkeypatch.setattr(places, "__file__", str(package / "places.py"))
+    assert places.models_folder() == models
+    assert places.bundled_family() is None
+    (models / "demo" / "model_index.json").touch()
+    assert places.bundled_family() == models / "demo"
+
+
+def test_the_constraints_pin_what_both_commands_of_readme_install():
+    lines = (ROOT / "tests" / "constraints-forge.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0].lower() for line in lines if line and not line.startswith("#")}
+    wanted = [*PROJECT["project"]["dependencies"]]
+    wanted += PROJECT["project"]["optional-dependencies"]["diffusers"]
+    names = {requirement.partition(";")[0].partition(">=")[0].strip().lower() for requirement in wanted}
+    assert names - pinned <= {"tqdm", "tomli"}
