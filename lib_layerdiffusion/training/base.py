@@ -18,7 +18,7 @@ UNET_CONFIG: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,
     "out_channels": 4,
-    "block_out_channels": (64, 112, 144),
+    "block_out_channels": (64, 96, 96),
     "layers_per_block": 1,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -92,7 +92,8 @@ class PreciseAttention:
             layer(states).float().unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for layer, states in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
         )
-        found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return attn.to_out[0](found.to(hidden_states.dtype))
 
 

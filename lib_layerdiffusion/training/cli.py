@@ -105,8 +105,9 @@ def _run_export(arguments: argparse.Namespace) -> int:
 
 def _run_evaluate(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.training import evaluate
+    from lib_layerdiffusion.training.evaluate_family import Family
 
-    family = evaluate.Family.load(arguments.family)
+    family = Family.load(arguments.family)
     figures: dict[str, float] = {}
     if arguments.data:
         figures |= evaluate.reconstruction_figures(family, arguments.data)
