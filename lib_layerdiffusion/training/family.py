@@ -19,6 +19,16 @@ from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.vae import VaeStage, icons_tensor, new_vae
 
 
+CARD: dict[str, Any] = {
+    "name": "demo",
+    "steps": 20,
+    "guidance": 3.0,
+    # E and D are the same for both kinds of methods; the published names differ.
+    "same_files": {f"layer_sd15_{name}": name for name in ("vae_transparent_encoder", "vae_transparent_decoder")},
+}
+"""What the diffusers host is told of an exported family."""
+
+
 @dataclass(frozen=True)
 class Workshop:
     """A training folder: `data` holds the set, `runs` one folder a stage."""
@@ -138,6 +148,7 @@ class Workshop:
                 load_average(self.runs / method, layer.modules)
                 save_file(layer.published(), layers / f"{layer.recipe.file}.safetensors")
         (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in self.subjects))
+        (target / "layerdiffusion.json").write_text(json.dumps(CARD, indent=2) + "\n")
 
 
 def write_transparency(stage: TransparencyStage, folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar, cast
 
 from torch import Tensor
@@ -58,7 +59,8 @@ class WeightStore:
     """The weight files of one program.
 
     folders: where files are looked for, in this order; the first takes what is fetched. progress, endpoint: as in
-    `download.fetch`. may_fetch: False makes a missing file an error. A content is read once and kept until its file
+    `download.fetch`. may_fetch: False makes a missing file an error. same: name of a file -> name of the one that serves
+    in its place, for families whose two kinds of methods share a file. A content is read once and kept until its file
     changes, so that a second run reads nothing. Safe to use from several threads.
     """
 
@@ -70,6 +72,7 @@ class WeightStore:
         progress: Progress | None = None,
         endpoint: str | None = None,
         may_fetch: bool = True,
+        same: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if not folders:
             raise WeightsError("No folder for weight files is given: name at least one.")
@@ -78,6 +81,7 @@ class WeightStore:
         self.progress = progress
         self.endpoint = endpoint
         self.may_fetch = may_fetch
+        self.same = dict(same)
         self._contents: OrderedDict[str, tuple[tuple[str, int, int], object]] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -111,7 +115,7 @@ class WeightStore:
 
     def find(self, name: str) -> Path | None:
         """Where the file lies: in one of the folders, or in the cache of huggingface_hub."""
-        file = self.catalogue.find(name)
+        file = self.catalogue.find(self.same.get(name, name))
         return find_file(file, self.folders) or find_in_cache(file)
 
     def path(self, name: str, progress: Progress | None = None) -> Path:
@@ -123,7 +127,7 @@ class WeightStore:
         found = self.find(name)
         if found is not None:
             return found
-        file = self.catalogue.find(name)
+        file = self.catalogue.find(self.same.get(name, name))
         if not self.may_fetch:
             where = address(file, self.endpoint)
             raise WeightsError(

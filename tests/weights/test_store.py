@@ -62,6 +62,16 @@ def test_each_family_has_its_own_networks_and_both_stay(store):
     assert encoders[Family.SD15] is not encoders[Family.SDXL]
 
 
+def test_one_file_may_serve_both_families(tmp_path):
+    own, shared = (VAE_FILES[family].encoder for family in (Family.SD15, Family.SDXL))
+    put(tmp_path, shared, TransparentEncoder().state_dict())
+    with pytest.raises(WeightsError, match=own):
+        WeightStore([tmp_path], may_fetch=False).encoder(Family.SD15)
+    store = WeightStore([tmp_path], may_fetch=False, same={own: shared})
+    ours, theirs = store.encoder(Family.SD15).state_dict(), store.encoder(Family.SDXL).state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 def test_only_a_few_contents_stay_in_memory(store):
     methods = METHODS.of_family(Family.SDXL)
     for method in methods:

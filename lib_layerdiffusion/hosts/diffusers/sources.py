@@ -122,12 +122,20 @@ def _card_values(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def _same_files(folder: Path) -> dict[str, str]:
+    """Which of a small family's files serve in place of others, as its card says."""
+    same = _card_values(folder.parent / CARD_FILE).get("same_files", {})
+    return {str(name): str(other) for name, other in same.items()} if isinstance(same, dict) else {}
+
+
 def _store(weights: WeightStore | Path | str | None, own: Path | None) -> WeightStore:
     if isinstance(weights, WeightStore):
         return weights
     if weights is not None:
         return WeightStore([Path(weights).expanduser()])
-    return WeightStore([own], may_fetch=False) if own is not None else WeightStore([default_weights_folder()])
+    if own is not None:
+        return WeightStore([own], may_fetch=False, same=_same_files(own))
+    return WeightStore([default_weights_folder()])
 
 
 class _TemporaryStore(WeightStore):
