@@ -18,7 +18,6 @@ from lib_layerdiffusion.training.text import demo_subjects, demo_words, new_text
 from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.vae import VaeStage, icons_tensor, new_vae
 
-
 CARD: dict[str, Any] = {
     "name": "demo",
     "steps": 20,

@@ -59,9 +59,9 @@ class WeightStore:
     """The weight files of one program.
 
     folders: where files are looked for, in this order; the first takes what is fetched. progress, endpoint: as in
-    `download.fetch`. may_fetch: False makes a missing file an error. same: name of a file -> name of the one that serves
-    in its place, for families whose two kinds of methods share a file. A content is read once and kept until its file
-    changes, so that a second run reads nothing. Safe to use from several threads.
+    `download.fetch`. may_fetch: False makes a missing file an error. same: name of a file -> name of the one that
+    serves in its place, for families whose two kinds of methods share a file. A content is read once and kept until its
+    file changes, so that a second run reads nothing. Safe to use from several threads.
     """
 
     def __init__(
