@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something went wrong, 2 it was called wrongly.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
+    # Hints about optional parts of transformers are nothing that a user of this command has asked for.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 pytest.importorskip("diffusers")
@@ -29,7 +27,7 @@ from lib_layerdiffusion.infotext import from_infotext, parse_parameters
 from lib_layerdiffusion.methods import METHODS, Family, Layer
 from lib_layerdiffusion.pipeline import LayerDiffusion
 from lib_layerdiffusion.places import RANDOM_MODEL
-from tests.tiny_family import ALL_METHODS, changed, new_engine, picture, snapshot, write_layers
+from tests.tiny_family import ALL_METHODS, changed, new_engine, picture, snapshot, write_family, write_layers
 
 FG, BG, BLEND = picture(80, 64, 1), picture(64, 90, 2), picture(70, 70, 3)
 
@@ -286,11 +284,8 @@ def test_encode_and_decode_are_one_round(engine):
 
 
 class TestSources:
-    def test_a_folder_brings_its_layers_and_its_defaults(self, layers, tmp_path):
-        tiny_pipeline(seed=2).save_pretrained(tmp_path)
-        (tmp_path / "layers").symlink_to(layers)
-        (tmp_path / "layerdiffusion.json").write_text(json.dumps({"steps": 2, "guidance": 1.5}))
-        engine = LayerDiffusion.from_checkpoint(tmp_path, device="cpu")
+    def test_a_folder_brings_its_layers_and_its_defaults(self, tmp_path):
+        engine = LayerDiffusion.from_checkpoint(write_family(tmp_path), device="cpu")
         assert set(engine.host.families) == set(Family)
         assert (engine.host.steps, engine.host.guidance, engine.host.default_size) == (2, 1.5, 64)
         assert engine.generate("an apple", seed=1).images[0].rgba.mode == "RGBA"

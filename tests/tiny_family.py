@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,14 @@ def write_layers(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in shared_files().items():
         save_file(tensors, folder / f"{name}.safetensors")
+    return folder
+
+
+def write_family(folder: Path) -> Path:
+    """Write `shared_pipeline` with its layer files and a card, as a family that brings its own comes."""
+    shared_pipeline().save_pretrained(folder)
+    write_layers(folder / "layers")
+    (folder / "layerdiffusion.json").write_text(json.dumps({"name": "tiny", "steps": 2, "guidance": 1.5}))
     return folder
 
 

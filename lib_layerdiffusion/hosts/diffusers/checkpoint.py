@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -53,7 +55,8 @@ def load_pipeline(source: str | Path, dtype: torch.dtype = torch.float32) -> Dif
 
 def _from_pretrained(source: str, dtype: torch.dtype, *, local: bool) -> DiffusionPipeline:
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, **{_DTYPE: dtype})
+        with _quietly() if local else nullcontext():
+            pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, **{_DTYPE: dtype})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         where = "folder" if local else "hub"
         reason = str(error).split("\n", 1)[0][:200]
@@ -63,6 +66,19 @@ def _from_pretrained(source: str, dtype: torch.dtype, *, local: bool) -> Diffusi
             f'"{source}" is a {type(pipeline).__name__}: choose a Stable Diffusion 1.5 or XL model instead.'
         )
     return pipeline
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without progress bars for parts that are on the disk already; bars that a program has switched off stay off."""
+    shown = [item for item in (diffusers.utils.logging, transformers.utils.logging) if item.is_progress_bar_enabled()]
+    for item in shown:
+        item.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for item in shown:
+            item.enable_progress_bar()
 
 
 def load_single_file(
