@@ -25,7 +25,7 @@ FLAGS = [
 ]
 # gradio's page template loads this script for pages that are embedded in others; nothing of ours asks for it.
 TEMPLATE_HOSTS = {"cdnjs.cloudflare.com"}
-PATIENCE = 60_000  # milliseconds, for machines that are busy with something else
+PATIENCE = 120_000  # milliseconds, for machines that are busy with something else
 
 
 def free_port() -> int:

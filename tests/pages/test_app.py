@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -16,10 +19,14 @@ from safetensors.torch import save_file
 
 from lib_layerdiffusion import LayerDiffusion, app
 from lib_layerdiffusion.commands import ui
+from lib_layerdiffusion.compose import merge, place
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost, ModelCard
 from lib_layerdiffusion.hosts.diffusers.tiny import layer_files, tiny_pipeline
-from lib_layerdiffusion.methods import METHODS, Family
+from lib_layerdiffusion.layerfile import read_ora
+from lib_layerdiffusion.methods import METHODS, Family, Layer
+from lib_layerdiffusion.opacity import opaque_warning
+from lib_layerdiffusion.results import LayerPicture, Result
 from lib_layerdiffusion.settings import DEFAULT_METHOD
 from lib_layerdiffusion.weights import WeightStore
 from tests.pages.browser import choose, free_port, overflow, said, set_number, visit
@@ -55,13 +62,36 @@ def generate(page: Any, count: int) -> None:
     page.wait_for_function(f"document.querySelectorAll('#layerdiffusion_files .download a').length === {count}")
 
 
+def cut_off(page: Any) -> list[str]:
+    """Layers of the gallery that something around them hides or that one would have to scroll to inside it."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("#layerdiffusion_gallery .thumbnail-item")].filter((item) => {
+            const own = item.getBoundingClientRect();
+            if (!own.width || !own.height) return true;
+            for (let box = item.parentElement; box.id !== "layerdiffusion_gallery"; box = box.parentElement) {
+                const seen = box.getBoundingClientRect();
+                const clips = getComputedStyle(box).overflowY !== "visible";
+                if (clips && (own.bottom > seen.bottom + 1 || own.right > seen.right + 1)) return true;
+            }
+            return false;
+        }).map((item) => item.textContent)"""
+    )
+
+
+def saved_as(page: Any, button: str, folder: Path) -> Path:
+    """The file that comes down when something is clicked."""
+    with page.expect_download() as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
 def downloads(page: Any, folder: Path) -> dict[str, Image.Image]:
+    """The pictures in the list of files, by name."""
     found = {}
-    for link in page.locator("#layerdiffusion_files .download a").all():
-        with page.expect_download() as waiting:
-            link.click()
-        path = folder / waiting.value.suggested_filename
-        waiting.value.save_as(path)
+    for number in range(page.locator("#layerdiffusion_files .download a[download$='.png']").count()):
+        path = saved_as(page, f"#layerdiffusion_files .download a[download$='.png'] >> nth={number}", folder)
         found[path.name] = Image.open(path)
     return found
 
@@ -92,14 +122,79 @@ def test_every_layer_of_a_method_is_shown_and_downloaded_by_its_name(browser, ad
         prepare(page)
         choose(page, "layerdiffusion_method", EVERYTHING)
         generate(page, 3)
-        captions = page.locator("#layerdiffusion_gallery .caption-label").all_inner_texts()
+        captions = page.locator("#layerdiffusion_gallery .caption-label").all_text_contents()
         assert [caption.strip() for caption in captions] == ["foreground", "background", "blended"]
+        assert cut_off(page) == []
         found = downloads(page, tmp_path)
     assert {name: image.mode for name, image in found.items()} == {
         "everything-7-foreground.png": "RGBA",
         "everything-7-background.png": "RGB",
         "everything-7-blended.png": "RGB",
     }
+
+
+def test_all_layers_come_down_as_one_file(browser, address, tmp_path: Path):
+    psd_tools = pytest.importorskip("psd_tools")
+    with visit(browser, address) as opened:
+        page = opened.page
+        page.click("#layerdiffusion_save_ora")
+        assert "generate one first" in said(page)
+        prepare(page)
+        choose(page, "layerdiffusion_method", EVERYTHING)
+        set_number(page, "layerdiffusion_height", 128)
+        generate(page, 3)
+        ora = saved_as(page, "#layerdiffusion_save_ora", tmp_path)
+        psd = saved_as(page, "#layerdiffusion_save_psd", tmp_path)
+        page.wait_for_function("document.querySelectorAll('#layerdiffusion_files .download a').length === 5")
+        found = downloads(page, tmp_path / "again")
+    assert (ora.name, psd.name) == ("everything-7.ora", "everything-7.psd")
+    layers = {name.rpartition("-")[2]: image.convert("RGBA") for name, image in found.items() if name.endswith(".png")}
+    expected = Image.alpha_composite(layers["background.png"], layers["foreground.png"])
+    with zipfile.ZipFile(ora) as archive:
+        root = ET.fromstring(archive.read("stack.xml"))
+        merged = Image.open(io.BytesIO(archive.read("mergedimage.png"))).convert("RGBA")
+    assert (root.get("w"), root.get("h"), merged.size) == ("64", "128", (64, 128))
+    assert [layer.get("name") for layer in root.iter("layer")] == ["foreground", "blended", "background"]
+    document = psd_tools.PSDImage.open(psd)
+    assert [layer.name for layer in document] == ["background", "blended", "foreground"]
+    for picture in (merged, document.topil().convert("RGBA")):
+        assert np.abs(np.asarray(picture).astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_the_layers_of_a_result_are_composed_anew(browser, address, tmp_path: Path):
+    with visit(browser, address) as opened:
+        page = opened.page
+        page.get_by_role("tab", name="Compose").click()
+        page.click("#layerdiffusion_compose")
+        assert said(page) == "There is no foreground to compose: put a picture into it."
+        page.get_by_role("tab", name="Generate").click()
+        prepare(page)
+        choose(page, "layerdiffusion_method", EVERYTHING)
+        generate(page, 3)
+        found = downloads(page, tmp_path)
+        page.get_by_role("tab", name="Compose").click()
+        page.click("#layerdiffusion_compose_take")
+        page.wait_for_selector("#layerdiffusion_compose_background img")
+        for name, value in (("left", 10), ("top", -5), ("scale", 0.5)):
+            set_number(page, f"layerdiffusion_compose_{name}", value)
+        page.click("#layerdiffusion_compose")
+        page.wait_for_function("document.querySelectorAll('#layerdiffusion_composed_files .download a').length >= 2")
+        result = saved_as(page, "#layerdiffusion_composed_files .download a >> nth=0", tmp_path)
+        stack = read_ora(saved_as(page, "#layerdiffusion_composed_files .download a >> nth=1", tmp_path))
+        page.check("#layerdiffusion_compose_blending input[value^='light']")
+        set_number(page, "layerdiffusion_compose_scale", 0)
+        page.click("#layerdiffusion_compose")
+        assert "The scale is 0" in said(page)
+    upper, below = (
+        np.asarray(found[f"everything-7-{layer}.png"].convert("RGBA")) for layer in ("foreground", "background")
+    )
+    expected = place(upper, below, left=10, top=-5, scale=0.5)
+    assert np.array_equal(np.asarray(Image.open(result)), expected)
+    assert [(layer.name, layer.left, layer.top) for layer in stack.layers] == [
+        ("background", 0, 0),
+        ("foreground", 10, -5),
+    ]
+    assert np.abs(merge(stack.layers, stack.height, stack.width).astype(int) - expected).max() <= 1
 
 
 def test_a_picture_moves_on_to_the_next_step(browser, address, tmp_path: Path):
@@ -160,9 +255,34 @@ def test_the_page_fits_a_telephone(browser, address):
         choose(page, "layerdiffusion_method", EVERYTHING)
         generate(page, 3)
         assert overflow(page) <= 0
+        assert cut_off(page) == []
         choose(page, "layerdiffusion_method", "(SDXL) From Foreground and Blending to Background")
         page.wait_for_selector("#layerdiffusion_blended", state="visible")
         assert overflow(page) <= 0
+        page.get_by_role("tab", name="Compose").click()
+        page.wait_for_selector("#layerdiffusion_compose", state="visible")
+        assert overflow(page) <= 0
+
+
+class OpaqueEngine:
+    """Its pictures hide everything behind them."""
+
+    host = SimpleNamespace(source="opaque", steps=1, guidance=1.0, default_size=64)
+    methods = tuple(METHODS.of_family(Family.SD15))
+
+    def run(self, request: Any) -> Result:
+        solid = np.full((64, 64, 4), 255, np.uint8)
+        note = opaque_warning(solid)
+        layers = {Layer.FOREGROUND: Image.fromarray(solid)}
+        return Result((LayerPicture(layers, request.seed, notes=(note,)),), request.settings, request.seed, {})
+
+
+def test_an_opaque_result_comes_with_both_remedies(browser):
+    with app.served(OpaqueEngine(), port=free_port()) as (_, url), visit(browser, url) as opened:
+        generate(opened.page, 1)
+        note = opened.page.wait_for_selector("#layerdiffusion_summary .layerdiffusion_note").inner_text()
+    assert "grey background" in note
+    assert "base model" in note
 
 
 class SlowEngine:
