@@ -6,6 +6,8 @@ a halo on every other background. F is not known there, but it is in the solid p
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,19 @@ SMOOTHING = 5
 """Side in pixels of the window over which solid colours are averaged, against streaks from single pixels."""
 
 
+class EdgeSettings(Protocol):
+    """The settings of a clean-up: `LayerSettings` has them."""
+
+    @property
+    def edge_cleanup(self) -> float: ...  # noqa: D102 - strength, 0 to 1
+
+    @property
+    def alpha_low(self) -> float: ...  # noqa: D102 - black point
+
+    @property
+    def alpha_high(self) -> float: ...  # noqa: D102 - white point
+
+
 def clean_edges(
     rgba: Picture8, *, strength: float = 1.0, black_point: float = 0.0, white_point: float = 1.0
 ) -> Picture8:
@@ -37,6 +52,13 @@ def clean_edges(
         SettingsError: a value is out of range.
     """
     return alpha_levels(decontaminate(rgba, strength), black_point, white_point)
+
+
+def clean_as_set(rgba: Picture8, settings: EdgeSettings) -> Picture8:
+    """`clean_edges` with the values that the user has set, which change nothing unless asked to."""
+    return clean_edges(
+        rgba, strength=settings.edge_cleanup, black_point=settings.alpha_low, white_point=settings.alpha_high
+    )
 
 
 def decontaminate(rgba: Picture8, strength: float = 1.0) -> Picture8:

@@ -85,12 +85,15 @@ class SettingField:
 PASS_COUNTS = (8, 4, 2, 1)
 """Valid numbers of decoding passes; the median of eight is what the published decoders are made for."""
 
+HIGHEST_BLACK_POINT, LOWEST_WHITE_POINT = 0.45, 0.55
+"""Limits of the alpha levels, so that the black point is always the lower one."""
+
 DEFAULT_METHOD = METHODS["(SDXL) Only Generate Transparent Image (Attention Injection)"]
 
 
 def _picture(layer: Layer, old_name: str) -> SettingField:
     label = f"{str(layer).capitalize()} picture"
-    help_text = "base64 (data URI or bare), rows of pixels, or nothing"
+    help_text = "Base64 (data URI or bare), rows of pixels, or nothing."
     return SettingField(
         layer.value,
         label,
@@ -106,7 +109,7 @@ def _picture(layer: Layer, old_name: str) -> SettingField:
 
 def _prompt(layer: Layer, old_name: str) -> SettingField:
     name, key = f"{layer.value}_prompt", f"LayerDiffusion {layer} prompt"
-    help_text = f"added before the main prompt where the {layer} is generated"
+    help_text = f"Goes before the main prompt where the {layer} is generated."
     return SettingField(
         name, f"{str(layer).capitalize()} prompt", key, kinds.text(), "", old_name, "prompts", layer, help_text
     )
@@ -120,7 +123,7 @@ FIELDS: tuple[SettingField, ...] = (
         kinds.boolean(),
         default=False,
         old_name="enabled",
-        help="an object that says anything else is meant to be enabled",
+        help="An object that says anything else is meant to be enabled.",
     ),
     SettingField(
         "method",
@@ -129,7 +132,7 @@ FIELDS: tuple[SettingField, ...] = (
         kinds.method(),
         DEFAULT_METHOD,
         "method",
-        help="a label of this or an earlier release, or a short name where the family is known",
+        help="What is given and what comes out; each model family has methods of its own.",
     ),
     SettingField(
         "weight",
@@ -138,7 +141,7 @@ FIELDS: tuple[SettingField, ...] = (
         kinds.number(0, 2),
         1.0,
         "weight",
-        help="strength of the layer model; 0 leaves the picture plain",
+        help="Strength of the layer model; 0 leaves the picture plain.",
     ),
     SettingField(
         "stop_at",
@@ -147,7 +150,7 @@ FIELDS: tuple[SettingField, ...] = (
         kinds.number(0, 1),
         1.0,
         "ending_step",
-        help="share of the sampling after which the untouched model finishes the picture",
+        help="Share of the steps after which the untouched model finishes the picture.",
     ),
     _picture(Layer.FOREGROUND, "fg_image"),
     _picture(Layer.BACKGROUND, "bg_image"),
@@ -159,7 +162,7 @@ FIELDS: tuple[SettingField, ...] = (
         kinds.choice(ResizeMode),
         ResizeMode.CROP_AND_RESIZE,
         "resize_mode",
-        help="how condition pictures are brought to the size of the result",
+        help="How the pictures above are brought to the size of the result.",
     ),
     SettingField(
         "output_origin",
@@ -168,7 +171,7 @@ FIELDS: tuple[SettingField, ...] = (
         kinds.boolean(),
         default=False,
         old_name="output_origin",
-        help="also give the picture as it was before its alpha was decoded",
+        help="Also give the picture as it was before its alpha was decoded.",
     ),
     _prompt(Layer.FOREGROUND, "fg_additional_prompt"),
     _prompt(Layer.BACKGROUND, "bg_additional_prompt"),
@@ -179,7 +182,7 @@ FIELDS: tuple[SettingField, ...] = (
         "LayerDiffusion decode passes",
         kinds.one_of(*PASS_COUNTS),
         8,
-        help="fewer are faster and a little rougher at the edges",
+        help="Fewer are faster and a little rougher at the edges.",
     ),
     SettingField(
         "latent_scale",
@@ -187,7 +190,7 @@ FIELDS: tuple[SettingField, ...] = (
         "LayerDiffusion latent scale",
         kinds.choice(LatentScale),
         LatentScale.VAE,
-        help="the second one reproduces pictures of the 2024-08 release",
+        help="The second one reproduces pictures of the 2024-08 release.",
     ),
     SettingField(
         "preview",
@@ -195,7 +198,39 @@ FIELDS: tuple[SettingField, ...] = (
         "LayerDiffusion preview",
         kinds.boolean(),
         default=True,
-        help="also give each transparent picture over a checkerboard",
+        help="Also give each transparent picture over a checkerboard.",
+    ),
+    SettingField(
+        "prompt_aid",
+        "Plain background words",
+        "LayerDiffusion plain background",
+        kinds.boolean(),
+        default=False,
+        help="Asks for a plain grey background where alpha is wanted, for models that paint solid ones.",
+    ),
+    SettingField(
+        "edge_cleanup",
+        "Edge clean-up",
+        "LayerDiffusion edge clean-up",
+        kinds.number(0, 1),
+        0.0,
+        help="Pulls the colour of soft edges toward that of the solid parts, against halos; 0 is off.",
+    ),
+    SettingField(
+        "alpha_low",
+        "Alpha to clear",
+        "LayerDiffusion alpha to clear",
+        kinds.number(0, HIGHEST_BLACK_POINT),
+        0.0,
+        help="Alpha up to this value becomes fully transparent, against haze.",
+    ),
+    SettingField(
+        "alpha_high",
+        "Alpha to fill",
+        "LayerDiffusion alpha to fill",
+        kinds.number(LOWEST_WHITE_POINT, 1),
+        1.0,
+        help="Alpha from this value on becomes fully solid, against faint holes.",
     ),
 )
 

@@ -17,6 +17,7 @@ from lib_layerdiffusion.errors import WeightsError
 from lib_layerdiffusion.images import condition_image
 from lib_layerdiffusion.methods import LayerMethod, Technique
 from lib_layerdiffusion.networks import AttentionSharing
+from lib_layerdiffusion.opacity import PLAIN_BACKGROUND
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.settings import LayerSettings
@@ -210,6 +211,16 @@ def plan_injection(settings: LayerSettings, weights: LayerWeights, height: int, 
         conditions=conditions,
         frame_prompts=tuple(settings.prompts.get(layer, "") for layer in settings.method.frames),
     )
+
+
+def additional_prompts(settings: LayerSettings) -> list[str]:
+    """What goes before the main prompt in each frame, "" for nothing: the layer's own words, then the prompt aid's."""
+    method = settings.method
+    aid = PLAIN_BACKGROUND if settings.prompt_aid else ""
+    return [
+        ", ".join(filter(None, (settings.prompts.get(layer, ""), aid if method.is_rgba(index) else "")))
+        for index, layer in enumerate(method.frames)
+    ]
 
 
 def layer_prompt(additional: str, main: str) -> str:

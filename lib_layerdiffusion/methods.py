@@ -160,6 +160,15 @@ class MethodTable(Mapping[str, LayerMethod]):
         names = list(dict.fromkeys(row.name for row in known)) if family else list(self._rows)
         raise SettingsError(f'There is no method "{name}"; use one of: {", ".join(names)}.')
 
+    def next_step(self, done: LayerMethod, given: Layer) -> LayerMethod | None:
+        """The method that goes on from `done` when a picture of its result is used as `given`, None if there is none.
+
+        It takes as many as it can of the pictures that are at hand then: those that `done` took, and the result.
+        """
+        at_hand = {*done.inputs, given}
+        fitting = [row for row in self.of_family(done.family) if given in row.inputs and at_hand.issuperset(row.inputs)]
+        return max(fitting, key=lambda row: len(row.inputs), default=None)
+
     def of_family(self, family: Family) -> tuple[LayerMethod, ...]:
         """The methods of one family, in table order."""
         return tuple(row for row in self._rows.values() if row.family is family)

@@ -10,9 +10,14 @@ NEARLY_OPAQUE = 0.98
 """The mean alpha, and the share of pixels whose alpha is above this value, from which on a picture counts as solid."""
 
 OPAQUE_MESSAGE = (
-    "The picture came out opaque nearly everywhere: ask for a plain neutral grey background in the prompt, "
+    "The picture came out opaque nearly everywhere: ask for a plain neutral grey background in the prompt "
+    '(the option "Plain background words" does so), '
     "or use a checkpoint that is closer to its base model, because strong retraining paints solid backgrounds."
 )
+
+
+PLAIN_BACKGROUND = "plain neutral grey background"
+"""Words of the prompt aid: they keep models that paint solid scenes from filling what should stay clear."""
 
 
 def is_opaque(rgba: Picture8) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import gradio as gr
 
-from lib_layerdiffusion.fields import FIELDS, PASS_COUNTS, LatentScale, SettingField
-from lib_layerdiffusion.images import ResizeMode
-from lib_layerdiffusion.methods import METHODS, Layer, LayerMethod, Technique
+from lib_layerdiffusion import wording
+from lib_layerdiffusion.controls import control
+from lib_layerdiffusion.examples import examples_of
+from lib_layerdiffusion.fields import FIELDS, SettingField
+from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
+from lib_layerdiffusion.panel_follow import example_script, follow_script, has_own_prompt, note
 
 _ROWS = {row.name: row for row in FIELDS}
+ElemId = Callable[[str], str]
 
 
 class PictureInput(Protocol):
@@ -26,128 +30,144 @@ class PictureInput(Protocol):
 
 @dataclass(frozen=True)
 class Panel:
-    """The finished panel. components: by setting, in the order of `FIELDS`."""
+    """The finished panel.
+
+    components: by setting, in the order of `FIELDS`. family: hidden, of the loaded model, "" where it is not known.
+    example: menu of examples.
+    """
 
     components: Mapping[str, Any]
+    family: Any
+    example: Any
 
     @property
     def inputs(self) -> list[Any]:
         """Components in the order in which a script takes its arguments."""
         return [self.components[row.name] for row in FIELDS]
 
+    @property
+    def of_model(self) -> list[Any]:
+        """What depends on the loaded model, in the order of `for_model`."""
+        return [self.components["method"], self.family, self.example]
+
 
 def build(
-    accordion: Callable[..., AbstractContextManager[Any]], picture: PictureInput, elem_id: Callable[[str], str]
+    accordion: Callable[..., AbstractContextManager[Any]],
+    picture: PictureInput,
+    elem_id: ElemId,
+    *,
+    prompt: Any = None,
+    negative: Any = None,
 ) -> Panel:
     """Lay out the panel in the current gradio context.
 
     accordion: makes a container that is itself the component of "Enabled". picture: makes the component of a picture.
-    elem_id: name of a setting -> id in the page.
+    elem_id: name of a setting -> id in the page. prompt, negative: the host's boxes, which examples fill.
     """
     made: dict[str, Any] = {}
-    with accordion(value=False, label="LayerDiffusion", elem_id=elem_id("enabled")) as made["enabled"]:
-        default = cast("LayerMethod", _ROWS["method"].default)
-        made["method"] = gr.Dropdown(
-            label=_ROWS["method"].label, choices=list(METHODS), value=default.label, elem_id=elem_id("method")
-        )
-        outcome = gr.Markdown(_described(default), elem_id=elem_id("outcome"))
+    default = cast("LayerMethod", _ROWS["method"].default)
+    with accordion(value=False, label=wording.TITLE, elem_id=elem_id("enabled")) as made["enabled"]:
         with gr.Row():
-            made["weight"] = _slider("weight", 2.0, 0.01, elem_id)
-            made["stop_at"] = _slider("stop_at", 1.0, 0.01, elem_id)
-        groups = _pictures(made, default, picture, elem_id)
-        resize = gr.Group(visible=bool(default.inputs))
-        with resize:
-            made["resize_mode"] = _radio("resize_mode", [mode.value for mode in ResizeMode], elem_id)
-        prompts = _prompts(made, default, elem_id)
+            made["method"] = gr.Dropdown(
+                label=_ROWS["method"].label,
+                info=_ROWS["method"].help,
+                choices=list(METHODS),
+                value=default.label,
+                elem_id=elem_id("method"),
+                scale=3,
+            )
+            example = gr.Dropdown(
+                label=wording.EXAMPLE,
+                info=wording.EXAMPLE_HELP,
+                choices=[row.name for row in examples_of(None)],
+                value=None,
+                elem_id=elem_id("example"),
+                scale=1,
+                min_width=160,
+            )
+        outcome = gr.HTML(note(default), elem_id=elem_id("outcome"))
+        _row(made, elem_id, "weight", "stop_at")
+        columns = _pictures(made, default, picture, elem_id)
+        with gr.Group(visible=bool(default.inputs)) as resize:
+            _add(made, elem_id, "resize_mode")
+        for layer, row in _layer_rows("prompts"):
+            _add(made, elem_id, row.name, visible=has_own_prompt(default, layer))
         _decoding(made, elem_id)
-    _follow_method(made["method"], outcome, groups, resize, prompts)
-    return Panel(made)
+        family = gr.Textbox("", visible=False, elem_id=elem_id("family"))
+    finished = Panel(made, family, example)
+    for part in (family, example):
+        part.do_not_save_to_config = True  # hosts that remember the values of their forms look for this
+    _follow(finished, [outcome, *columns, resize])
+    _offer(finished, prompt, negative)
+    return finished
 
 
-def _slider(name: str, maximum: float, step: float, elem_id: Callable[[str], str]) -> Any:
+def for_model(family: Family | None, label: str | None, *, known: bool = True) -> list[Any]:
+    """Updates of `Panel.of_model` for a model: its methods first and the others marked.
+
+    family: None where no method is made for the model. label: of the method that is chosen; one of another family gives
+    way to the model's own method of the same kind. known: whether it is known what the model is at all.
+    """
+    own = [row for row in METHODS.values() if row.family is family]
+    others = [row for row in METHODS.values() if row.family is not family]
+    choices = [(row.label, row.label) for row in own]
+    choices += [(wording.marked(row) if known else row.label, row.label) for row in others]
+    chosen = METHODS.get(label or "")
+    same = [row.label for row in own if chosen is not None and row.name == chosen.name]
+    method = gr.update(choices=choices, value=same[0]) if same else gr.update(choices=choices)
+    named = (family.value if family else wording.NO_FAMILY) if known else ""
+    return [method, named, gr.update(choices=[row.name for row in examples_of(family)])]
+
+
+def _add(made: dict[str, Any], elem_id: ElemId, name: str, **more: Any) -> None:
     row = _ROWS[name]
-    return gr.Slider(
-        minimum=0.0,
-        maximum=maximum,
-        step=step,
-        value=cast("float", row.default),
-        label=row.label,
-        info=row.help,
-        elem_id=elem_id(name),
-    )
+    component, arguments = control(row)
+    value = row.kind.to_json(row.default)
+    made[name] = component(value=value, label=row.label, info=row.help, elem_id=elem_id(name), **{**arguments, **more})
 
 
-def _radio(name: str, choices: Sequence[Any], elem_id: Callable[[str], str]) -> Any:
-    row = _ROWS[name]
-    default = getattr(row.default, "value", row.default)
-    return gr.Radio(choices=list(choices), value=default, label=row.label, info=row.help, elem_id=elem_id(name))
-
-
-def _checkbox(name: str, elem_id: Callable[[str], str]) -> Any:
-    row = _ROWS[name]
-    return gr.Checkbox(value=bool(row.default), label=row.label, info=row.help, elem_id=elem_id(name))
+def _row(made: dict[str, Any], elem_id: ElemId, *names: str) -> None:
+    with gr.Row():
+        for name in names:
+            _add(made, elem_id, name)
 
 
 def _layer_rows(attribute: str) -> list[tuple[Layer, SettingField]]:
     return [(row.layer, row) for row in FIELDS if row.attribute == attribute and row.layer is not None]
 
 
-def _pictures(made: dict[str, Any], method: LayerMethod, picture: PictureInput, elem_id: Callable[[str], str]) -> Any:
-    groups = {}
+def _pictures(made: dict[str, Any], method: LayerMethod, picture: PictureInput, elem_id: ElemId) -> list[Any]:
+    columns = []
     with gr.Row():
         for layer, row in _layer_rows("pictures"):
             # Canvas and label are hidden together; a canvas alone cannot be.
-            groups[layer] = gr.Column(visible=layer in method.inputs, elem_id=elem_id(f"{row.name}_group"))
-            with groups[layer]:
+            with gr.Column(visible=layer in method.inputs, elem_id=elem_id(f"{row.name}_group")) as column:
                 gr.Markdown(row.label)
                 made[row.name] = picture(elem_id=elem_id(row.name))
-    return groups
+            columns.append(column)
+    return columns
 
 
-def _prompts(made: dict[str, Any], method: LayerMethod, elem_id: Callable[[str], str]) -> Any:
-    boxes = {}
-    for layer, row in _layer_rows("prompts"):
-        boxes[layer] = made[row.name] = gr.Textbox(
-            label=row.label,
-            info=row.help,
-            value="",
-            lines=1,
-            visible=_has_own_prompt(method, layer),
-            elem_id=elem_id(row.name),
-        )
-    return boxes
+def _decoding(made: dict[str, Any], elem_id: ElemId) -> None:
+    with gr.Accordion(wording.DECODING, open=False, elem_id=elem_id("decoding")):
+        _add(made, elem_id, "decode_passes")
+        _add(made, elem_id, "latent_scale")
+        _row(made, elem_id, "preview", "output_origin", "prompt_aid")
+    with gr.Accordion(wording.EDGES, open=False, elem_id=elem_id("edges")):
+        _row(made, elem_id, "edge_cleanup", "alpha_low", "alpha_high")
 
 
-def _decoding(made: dict[str, Any], elem_id: Callable[[str], str]) -> None:
-    with gr.Accordion("Transparency", open=False, elem_id=elem_id("decoding")):
-        made["decode_passes"] = _radio("decode_passes", PASS_COUNTS, elem_id)
-        made["latent_scale"] = _radio("latent_scale", [scale.value for scale in LatentScale], elem_id)
-        with gr.Row():
-            made["preview"] = _checkbox("preview", elem_id)
-            made["output_origin"] = _checkbox("output_origin", elem_id)
+def _follow(panel: Panel, places: list[Any]) -> None:
+    """Show what the chosen method needs and nothing else, and say what is missing. places: note, columns, resize."""
+    method = panel.components["method"]
+    pictures = [panel.components[row.name] for _, row in _layer_rows("pictures")]
+    prompts = [panel.components[row.name] for _, row in _layer_rows("prompts")]
+    inputs, outputs = [method, panel.family, *pictures], [*places, *prompts]
+    gr.on([part.change for part in inputs], None, inputs, outputs, js=follow_script())
 
 
-def _has_own_prompt(method: LayerMethod, layer: Layer) -> bool:
-    """A prompt for each layer makes sense where one run makes several."""
-    return method.technique is Technique.ATTENTION_SHARING and method.frame_count > 1 and layer in method.frames
-
-
-def _described(method: LayerMethod) -> str:
-    needs = " and ".join(f"a {layer} picture" for layer in method.inputs)
-    return f"Gives {method.outcome}." + (f" Needs {needs}." if needs else "")
-
-
-def _follow_method(method: Any, outcome: Any, groups: Mapping[Layer, Any], resize: Any, prompts: Any) -> None:
-    """Show what the chosen method needs and nothing else."""
-
-    def show(label: str) -> list[Any]:
-        chosen = METHODS[label]
-        return [
-            gr.update(value=_described(chosen)),
-            *[gr.update(visible=layer in chosen.inputs) for layer in groups],
-            gr.update(visible=bool(chosen.inputs)),
-            *[gr.update(visible=_has_own_prompt(chosen, layer)) for layer in prompts],
-        ]
-
-    outputs = [outcome, *groups.values(), resize, *prompts.values()]
-    method.change(show, inputs=[method], outputs=outputs, show_progress="hidden")
+def _offer(panel: Panel, prompt: Any, negative: Any) -> None:
+    prompts = [panel.components[row.name] for _, row in _layer_rows("prompts")]
+    given = [prompt if prompt is not None else gr.Textbox(visible=False) for prompt in (prompt, negative)]
+    outputs = [panel.components["method"], *given, *prompts]
+    panel.example.input(None, [panel.example, panel.family], outputs, js=example_script())

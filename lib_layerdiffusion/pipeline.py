@@ -16,12 +16,13 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lib_layerdiffusion.chains import TO_BACKGROUND, TO_FOREGROUND, run_chain
+from lib_layerdiffusion.edges import clean_as_set
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.files import load_picture
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
 from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
 from lib_layerdiffusion.images import preview
-from lib_layerdiffusion.injection import layer_prompt, plan_injection
+from lib_layerdiffusion.injection import additional_prompts, layer_prompt, plan_injection
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.opacity import opaque_warning
 from lib_layerdiffusion.request import Choices, PictureRequest, Progress, build_request, check_size
@@ -143,7 +144,7 @@ class LayerDiffusion:
         return LatentTransparency(decoder=decoder, encoder=encoder)
 
     def _prompts(self, request: PictureRequest) -> tuple[PromptEmbedding, PromptEmbedding, PromptEmbedding | None]:
-        additional = [request.settings.prompts.get(layer, "") for layer in request.settings.method.frames]
+        additional = additional_prompts(request.settings)
         own = [layer_prompt(text, request.prompt) for text in additional] if any(additional) else []
         return self.host.encode_prompts(request.prompt, request.negative, own)
 
@@ -179,7 +180,7 @@ class LayerDiffusion:
                 if settings.latent_scale is LatentScale.SAMPLER:
                     pixels, scaled = rounded / 255, latent.float()
                 rgba = rgba_arrays(networks.decode(pixels, scaled, passes=settings.decode_passes))[0]
-                item = {"picture": rgba, "origin": picture}
+                item = {"picture": clean_as_set(rgba, settings), "origin": picture}
             if request.mask is not None and request.init is not None:
                 mask = resized_mask(request.mask, request.height, request.width)
                 item["picture"] = outside_kept(item["picture"], request.init, mask)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from typing_extensions import TypedDict
 
 from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.fields import FIELDS
 from lib_layerdiffusion.files import load_picture
 from lib_layerdiffusion.infotext import format_parameters, to_infotext
 from lib_layerdiffusion.methods import Layer, LayerMethod
@@ -128,13 +129,21 @@ class Choices(TypedDict, total=False):
     decode_passes: int
     """8, 4, 2 or 1."""
     latent_scale: LatentScale | str
+    prompt_aid: bool
+    """Ask for a plain grey background in the frames that come out with alpha."""
+    edge_cleanup: float
+    """Strength of the colour decontamination of soft edges, 0 (off, default) to 1."""
+    alpha_low: float
+    """Alpha up to this value, 0 to 0.45, becomes 0."""
+    alpha_high: float
+    """Alpha from this value on, 0.55 to 1, becomes 1."""
     output_origin: bool
     """Also give RGBA layers as they were before their alpha was decoded."""
     options: Mapping[str, Any]
     """More arguments for the pipeline's own call, such as ControlNet's and IP-Adapter's pictures."""
 
 
-_PASSED_ON = ("weight", "stop_at", "resize_mode", "decode_passes", "latent_scale", "output_origin")
+_PASSED_ON = tuple(row.name for row in FIELDS if row.attribute in Choices.__annotations__ and row.layer is None)
 
 
 class Defaults(Protocol):

@@ -36,7 +36,8 @@ class LayerSettings:
 
     weight: 0 to 2, scales the layer model. stop_at: 0 to 1, share of the schedule. pictures: uint8 RGBA [H, W, 4] for
     each layer. prompts: additional prompt for each layer. Values are read as from the API, also when a script makes the
-    object itself; where `enabled` is false nothing is checked.
+    object itself; where `enabled` is false nothing is checked. edge_cleanup: 0 to 1, alpha_low: 0 to 0.45, alpha_high:
+    0.55 to 1, as strength, black point and white point of `edges.clean_edges`.
 
     Raises:
         SettingsError: a value is unknown, out of range or of the wrong type.
@@ -54,6 +55,10 @@ class LayerSettings:
     decode_passes: int = 8
     latent_scale: LatentScale = LatentScale.VAE
     preview: bool = True
+    prompt_aid: bool = False
+    edge_cleanup: float = 0.0
+    alpha_low: float = 0.0
+    alpha_high: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.enabled:

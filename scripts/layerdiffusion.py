@@ -18,11 +18,11 @@ if Path(lib_layerdiffusion.__file__).resolve().parents[1] != Path(__file__).reso
         "remove or disable one of them, then restart."
     )
 
-from lib_layerdiffusion import panel
 from lib_layerdiffusion.hosts.forge import options, paste, saving, xyz
 from lib_layerdiffusion.hosts.forge import run as runs
 from lib_layerdiffusion.hosts.forge.control import stopping
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
+from lib_layerdiffusion.hosts.forge.page import LAST_ON_PAGE, TabPage, follow_checkpoint
 
 
 def in_run(p: Any, action: Callable[[runs.LayerRun], None]) -> None:
@@ -41,6 +41,7 @@ class LayerDiffusionScript(scripts.Script):
     """Generates layers with alpha on both tabs."""
 
     models = ForgeModels()
+    page: TabPage | None = None
 
     def title(self) -> str:
         """Name in the page and, in lower case, in the API."""
@@ -53,11 +54,19 @@ class LayerDiffusionScript(scripts.Script):
     def ui(self, is_img2img: bool) -> list[Any]:  # the host's signature
         """Build the accordion."""
         saving.keep_alpha()
-        tab = "img2img" if is_img2img else "txt2img"
-        built = panel.build(InputAccordion, _canvas, lambda name: f"layerdiffusion_{tab}_{name}")
+        built = self._page(is_img2img).build(InputAccordion, _canvas)
         options.preset(built.components)
         self.infotext_fields, self.paste_field_names = paste.fields(built.components), paste.field_names()
         return built.inputs
+
+    def after_component(self, component: Any, **_kwargs: Any) -> None:
+        """See what the host puts on this tab's page."""
+        self._page(self.is_img2img).see(component)
+
+    def _page(self, is_img2img: bool) -> TabPage:
+        if self.page is None:
+            self.page = TabPage("img2img" if is_img2img else "txt2img")
+        return self.page
 
     def before_process(self, p: Any, *args: object) -> None:
         """Read the settings and round the batch up, before the host lays out prompts and seeds."""
@@ -93,6 +102,13 @@ class LayerDiffusionScript(scripts.Script):
         in_run(p, lambda run: run.finish(processed))
 
 
+def _finish_page(component: Any, **_kwargs: Any) -> None:
+    if getattr(component, "elem_id", None) == LAST_ON_PAGE:
+        runners = (scripts.scripts_txt2img, scripts.scripts_img2img)
+        ours = [one for runner in runners for one in runner.alwayson_scripts if isinstance(one, LayerDiffusionScript)]
+        follow_checkpoint([script.page for script in ours if script.page is not None])
+
+
 def _serve(_demo: Any, app: Any) -> None:
     from lib_layerdiffusion.hosts.forge import api
 
@@ -101,6 +117,7 @@ def _serve(_demo: Any, app: Any) -> None:
 
 xyz.add_axes()  # where there is no page, the host makes its plot's form before the call-back below
 script_callbacks.on_before_ui(xyz.add_axes)
+script_callbacks.on_after_component(_finish_page)
 script_callbacks.on_ui_settings(options.add)
 script_callbacks.on_infotext_pasted(paste.tell)
 script_callbacks.on_app_started(_serve)

@@ -34,4 +34,8 @@ def settings(with_pictures: bool = True) -> st.SearchStrategy[LayerSettings]:
         decode_passes=st.sampled_from([8, 4, 2, 1]),
         latent_scale=st.sampled_from(LatentScale),
         preview=st.booleans(),
+        prompt_aid=st.booleans(),
+        edge_cleanup=st.floats(0, 1),
+        alpha_low=st.floats(0, 0.45),
+        alpha_high=st.floats(0.55, 1),
     )

@@ -100,3 +100,22 @@ def test_frames_of_a_batch():
 def test_the_outcome_in_words():
     assert METHODS.find("everything").outcome == "3 pictures: foreground with alpha, background, blended"
     assert METHODS.find("bg-to-blend").outcome == "1 picture: blended"
+
+
+@pytest.mark.parametrize(
+    ("family", "done", "given", "goes_on"),
+    [
+        (Family.SDXL, "transparent", Layer.FOREGROUND, "fg-to-blend"),
+        (Family.SDXL, "fg-to-blend", Layer.BLENDED, "fg-blend-to-bg"),
+        (Family.SDXL, "bg-to-blend", Layer.BLENDED, "bg-blend-to-fg"),
+        (Family.SDXL, "fg-blend-to-bg", Layer.BACKGROUND, "bg-blend-to-fg"),
+        (Family.SDXL, "transparent", Layer.BLENDED, None),
+        (Family.SD15, "transparent", Layer.FOREGROUND, "fg-to-bg"),
+        (Family.SD15, "everything", Layer.BACKGROUND, "bg-to-fg"),
+        (Family.SD15, "fg-to-bg", Layer.BLENDED, None),
+    ],
+)
+def test_a_result_leads_to_the_next_method(family, done, given, goes_on):
+    step = METHODS.next_step(METHODS.find(done, family), given)
+    assert (step and step.name) == goes_on
+    assert step is None or (step.family is family and given in step.inputs)

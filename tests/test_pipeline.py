@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import lib_layerdiffusion
+from lib_layerdiffusion.edges import clean_edges
 from lib_layerdiffusion.errors import (
     HostError,
     InputError,
@@ -25,6 +26,7 @@ from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
 from lib_layerdiffusion.images import flatten_on_grey
 from lib_layerdiffusion.infotext import from_infotext, parse_parameters
 from lib_layerdiffusion.methods import METHODS, Family, Layer
+from lib_layerdiffusion.opacity import PLAIN_BACKGROUND
 from lib_layerdiffusion.pipeline import LayerDiffusion
 from lib_layerdiffusion.places import RANDOM_MODEL
 from tests.tiny_family import ALL_METHODS, changed, new_engine, picture, snapshot, write_family, write_layers
@@ -178,6 +180,23 @@ def test_a_layers_own_prompt_changes_its_frame(engine):
     plain = engine.generate("an apple", **{**arguments, "layer_prompts": {}}).images[0]
     own = engine.generate("an apple", **arguments).images[0]
     assert (pixels(plain.background) != pixels(own.background)).mean() > 0.1
+
+
+def test_the_prompt_aid_is_a_prompt_of_the_transparent_layer(engine):
+    written = {"foreground": f"glass, {PLAIN_BACKGROUND}"}
+    arguments = {"method": "everything", "seed": 3}
+    aided = engine.generate("an apple", **arguments, layer_prompts={"foreground": "glass"}, prompt_aid=True).images[0]
+    by_hand = engine.generate("an apple", **arguments, layer_prompts=written).images[0]
+    assert (pixels(aided.rgba) == pixels(by_hand.rgba)).all()
+    assert "LayerDiffusion plain background: True" in aided.infotext
+
+
+def test_edges_are_cleaned_on_request(engine):
+    plain = engine.generate("an apple", seed=3).images[0]
+    cleaned = engine.generate("an apple", seed=3, edge_cleanup=0.8, alpha_low=0.3, alpha_high=0.7).images[0]
+    wanted = clean_edges(pixels(plain.rgba), strength=0.8, black_point=0.3, white_point=0.7)
+    assert (pixels(cleaned.rgba) == wanted).all()
+    assert (wanted != pixels(plain.rgba)).any()
 
 
 class TestStartingFromAPicture:

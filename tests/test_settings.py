@@ -118,6 +118,9 @@ def test_short_method_names_follow_the_loaded_family():
         ({"enabled": "perhaps"}, "Enabled must be true or false"),
         ({"foreground_prompt": 5}, "Foreground prompt must be text, not 5"),
         ({"decode_passes": 3}, "one of 8, 4, 2, 1, not 3"),
+        ({"edge_cleanup": 2}, "Edge clean-up must be a number from 0 to 1, not 2"),
+        ({"alpha_low": 0.5}, "Alpha to clear must be a number from 0 to 0.45, not 0.5"),
+        ({"alpha_high": 0.5}, "Alpha to fill must be a number from 0.55 to 1, not 0.5"),
         ({"decode_passes": 1.5}, "one of 8, 4, 2, 1"),
         ({"latent_scale": "other"}, "Latent scale must be one of"),
         ({"weigth": 1}, 'no setting "weigth": use "weight"'),
@@ -137,8 +140,8 @@ def test_an_object_made_in_python_is_checked_too():
         LayerSettings(enabled=True, weight=3)
     with pytest.raises(InputError, match="blended picture is 1x1"):
         LayerSettings(enabled=True, pictures={Layer.BLENDED: np.zeros((1, 1, 4), np.uint8)})
-    with pytest.raises(SettingsError, match="at most 15 arguments"):
-        LayerSettings.from_args([True] + [None] * 15)
+    with pytest.raises(SettingsError, match=f"at most {len(FIELDS)} arguments"):
+        LayerSettings.from_args([True] + [None] * len(FIELDS))
 
 
 def test_values_cannot_be_changed_behind_the_settings_back():

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_layerdiffusion.fields import FIELDS
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "layerdiffusion.py"
 LORA = "<lora:rand15:1>"
@@ -68,7 +70,7 @@ class FakeForge:
         spec = spec_from_file_location("layerdiffusion_script", SCRIPT)
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
-        self.script_class = module.LayerDiffusionScript
+        self.module, self.script_class = module, module.LayerDiffusionScript
         self.models = {}
 
     def use(self, family: str) -> None:
@@ -116,14 +118,14 @@ class FakeForge:
         from modules import processing, scripts
 
         script = self.script_class()
-        script.args_from, script.args_to = 1, 1 + (15 if args is None else len(args))
+        script.args_from, script.args_to = 1, 1 + (len(FIELDS) if args is None else len(args))
         body = {"width": self.side, "height": self.side, **body}
         saved, extra = body.pop("save_images", False), body.pop("guidance", None)
         kind = processing.StableDiffusionProcessingImg2Img if img2img else processing.StableDiffusionProcessingTxt2Img
         if body.get("enable_hr"):
             body["enable_hr"] = "latent" if body.pop("hr_upscaler").startswith("Latent") else "pixels"
         p = kind(**body, do_not_save_samples=not saved, outpath_samples=str(self.outputs))
-        p.script_args = [0, *([False] + [None] * 14 if args is None else args)]
+        p.script_args = [0, *([False] + [None] * (len(FIELDS) - 1) if args is None else args)]
         p.scripts = scripts.ScriptRunner([script, *([_Guidance(extra)] if extra else [])])
         return p
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lib_layerdiffusion.edges import clean_edges
 from lib_layerdiffusion.methods import METHODS, Family, Technique
+from lib_layerdiffusion.opacity import PLAIN_BACKGROUND
 
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 TOGETHER = "(SD1.5) Generate Everything Together (need batch size 3)"
@@ -144,6 +146,23 @@ def test_a_prompt_for_a_layer_changes_sdxl_too(forge, ask):
     result = forge.run(ask(XL_TRANSPARENT, foreground_prompt="glass"))
     assert modes(result) == ["RGBA", "RGB"]
     assert not result.same_as(forge.run(ask(XL_TRANSPARENT)))
+
+
+@pytest.mark.parametrize("method", [TRANSPARENT, TOGETHER])
+def test_the_prompt_aid_is_a_prompt_of_the_transparent_layers(forge, ask, method):
+    aided = forge.run(ask(method, prompt_aid=True, foreground_prompt="glass", preview=False), batch_size=3)
+    written = f"glass, {PLAIN_BACKGROUND}"
+    assert aided.same_as(forge.run(ask(method, foreground_prompt=written, preview=False), batch_size=3))
+    assert not aided.same_as(forge.run(ask(method, foreground_prompt="glass", preview=False), batch_size=3))
+    assert "LayerDiffusion plain background: True" in aided.infotext
+    assert PLAIN_BACKGROUND not in aided.infotext
+
+
+def test_edges_are_cleaned_on_request(forge, ask):
+    plain = forge.run(ask(TRANSPARENT, preview=False))
+    cleaned = forge.run(ask(TRANSPARENT, edge_cleanup=0.8, alpha_low=0.3, alpha_high=0.7, preview=False))
+    assert np.array_equal(cleaned.array(), clean_edges(plain.array(), strength=0.8, black_point=0.3, white_point=0.7))
+    assert not cleaned.same_as(plain)
 
 
 @pytest.mark.parametrize("longer", ["prompt", "negative_prompt", "background_prompt"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from lib_layerdiffusion import panel
 from lib_layerdiffusion.errors import LayerDiffusionError
-from lib_layerdiffusion.methods import METHODS
+from lib_layerdiffusion.methods import METHODS, Family
 from lib_layerdiffusion.pictures import read_picture
 from lib_layerdiffusion.settings import LayerSettings
 from tests.pages.browser import choose, free_port, overflow, said, set_number, upload, visit
@@ -62,7 +63,11 @@ def read(*values: Any) -> str:
 def address() -> Iterator[str]:
     fonts = {"font": ["sans-serif"], "font_mono": ["monospace"]}
     with gr.Blocks(gr.themes.Default(**fonts), analytics_enabled=False) as host:
-        made = panel.build(accordion, picture, lambda name: f"layerdiffusion_{name}")
+        prompt, negative = (gr.Textbox(label=name, elem_id=name) for name in ("prompt", "negative"))
+        made = panel.build(accordion, picture, lambda name: f"layerdiffusion_{name}", prompt=prompt, negative=negative)
+        for family in (*Family, None):
+            load = gr.Button(f"Load {family}", elem_id=f"load_{family}")
+            load.click(partial(panel.for_model, family), made.components["method"], made.of_model)
         button = gr.Button("Read", elem_id="read")
         answer = gr.Textbox(elem_id="answer")
         button.click(read, made.inputs, answer)
@@ -78,8 +83,13 @@ def shown(page: Any, name: str) -> bool:
 
 
 def outcome(page: Any) -> str:
-    """What the line under Method says; beside it gradio keeps an invisible clock while the server works."""
-    return page.inner_text("#layerdiffusion_outcome [data-testid=markdown]")
+    """What stands under Method."""
+    return page.inner_text("#layerdiffusion_outcome")
+
+
+def top(page: Any, name: str) -> float:
+    """Distance of a control from the top of the page, in pixels."""
+    return page.locator(f"#layerdiffusion_{name}").bounding_box()["y"] + page.evaluate("window.scrollY")
 
 
 def settled(page: Any, check: Callable[[], bool], message: str) -> None:
@@ -101,14 +111,71 @@ def test_only_the_controls_of_the_chosen_method_are_there(browser, address):
     assert list(NEEDS) == list(METHODS)
     with visit(browser, address) as opened:
         page = opened.page
+        places = set()
         for label, (pictures, prompts) in reversed(NEEDS.items()):
             choose(page, "layerdiffusion_method", label)
             wanted = {name: name in pictures for name in PICTURES}
             wanted |= {f"{name}_prompt": name in prompts for name in PICTURES}
             wanted["resize_mode"] = bool(pictures)
             settled(page, lambda wanted=wanted: {name: shown(page, name) for name in wanted} == wanted, label)
-            settled(page, lambda label=label: outcome(page).startswith(f"Gives {METHODS[label].outcome}."), label)
-            assert [name for name in PICTURES if f"a {name} picture" in outcome(page)] == sorted(pictures)
+            said_of_it = outcome(page)
+            assert said_of_it.startswith(f"Gives {METHODS[label].outcome}.")
+            assert [name for name in PICTURES if f"missing: a {name} picture" in said_of_it] == sorted(pictures)
+            places.add((top(page, "method"), top(page, "weight")))
+        assert len(places) == 1  # nothing jumps
+
+
+def test_a_picture_that_is_given_is_no_longer_missing(browser, address, tmp_path: Path):
+    Image.new("RGBA", (24, 40), "red").save(tmp_path / "red.png")
+    with visit(browser, address) as opened:
+        page = opened.page
+        choose(page, "layerdiffusion_method", "(SDXL) From Background and Blending to Foreground")
+        upload(page, "layerdiffusion_background", tmp_path / "red.png")
+        settled(page, lambda: "a background picture" not in outcome(page), outcome(page))
+        assert "Still missing: a blended picture." in outcome(page)
+
+
+def test_an_example_fills_in_prompts_and_method(browser, address):
+    with visit(browser, address) as opened:
+        page = opened.page
+        page.check("#layerdiffusion_enabled input")
+        choose(page, "layerdiffusion_example", "Dog in a street, all layers")
+        page.wait_for_selector("#layerdiffusion_background_prompt", state="visible")
+        found = settings_of(page)
+        assert found["method"] == "(SD1.5) Generate Everything Together (need batch size 3)"
+        assert [found[f"{name}_prompt"] for name in PICTURES] == ["street", "dog running in street", "dog running"]
+        assert page.input_value("#prompt textarea") == "high quality, 4k"
+        assert page.input_value("#negative textarea") == "nsfw, bad, ugly"
+        page.click("#load_SD1\\.5")
+        choose(page, "layerdiffusion_example", "Apple")
+        settled(page, lambda: settings_of(page)["method"] == next(iter(NEEDS)), "the family's own method")
+        assert settings_of(page)["background_prompt"] == ""
+
+
+def test_methods_of_the_loaded_model_come_first(browser, address):
+    with visit(browser, address) as opened:
+        page = opened.page
+
+        def chosen() -> str:
+            return page.input_value("#layerdiffusion_method input")
+
+        assert chosen().startswith("(SDXL) Only Generate")
+        page.click("#load_SD1\\.5")
+        settled(page, lambda: chosen() == next(iter(NEEDS)), "the same in SD1.5")
+        page.click("#layerdiffusion_method input")
+        shown_labels = page.locator("[role=option]").all_inner_texts()
+        assert [text.removeprefix("✓").strip() for text in shown_labels] == [
+            label if label.startswith("(SD1.5)") else f"{label} - not for the loaded model" for label in NEEDS
+        ]
+        page.keyboard.press("Escape")
+        page.click("#load_SDXL")
+        settled(page, lambda: chosen() == list(NEEDS)[4], "and back")
+        choose(page, "layerdiffusion_method", "(SDXL) From Foreground to Blending")
+        page.click("#load_SD1\\.5")
+        settled(page, lambda: "not made for SD1.5 models" in outcome(page), outcome(page))
+        assert chosen().startswith("(SDXL) From Foreground to Blending")
+        page.click("#load_None")
+        settled(page, lambda: "No method is made for the loaded model" in outcome(page), outcome(page))
 
 
 def test_what_is_set_on_the_page_arrives_in_the_settings(browser, address, tmp_path: Path):
@@ -124,7 +191,11 @@ def test_what_is_set_on_the_page_arrives_in_the_settings(browser, address, tmp_p
         page.wait_for_selector("#layerdiffusion_background_prompt", state="visible")
         page.fill("#layerdiffusion_background_prompt textarea", "a table")
         page.check("#layerdiffusion_resize_mode input[value='Resize and Fill']")
+        page.click("#layerdiffusion_edges button")
+        set_number(page, "layerdiffusion_edge_cleanup", 0.5)
+        set_number(page, "layerdiffusion_alpha_low", 0.1)
         page.click("#layerdiffusion_decoding button")
+        page.check("#layerdiffusion_prompt_aid input")
         page.check("#layerdiffusion_decode_passes input[value='2']")
         page.uncheck("#layerdiffusion_preview input")
         upload(page, "layerdiffusion_foreground", tmp_path / "cut-out.png")
@@ -132,6 +203,7 @@ def test_what_is_set_on_the_page_arrives_in_the_settings(browser, address, tmp_p
     assert np.array_equal(read_picture(found.pop("foreground"), "foreground"), pixels)
     expected = {"enabled": True, "method": label, "weight": 0.75, "stop_at": 0.4, "background_prompt": "a table"}
     expected |= {"resize_mode": "Resize and Fill", "decode_passes": 2, "preview": False}
+    expected |= {"edge_cleanup": 0.5, "alpha_low": 0.1, "alpha_high": 1.0, "prompt_aid": True}
     assert {name: found[name] for name in expected} == expected
     assert (found["background"], found["blended"], found["foreground_prompt"]) == (None, None, "")
 

@@ -9,13 +9,14 @@ import gradio as gr
 from modules import shared
 from modules.options import OptionInfo, options_section
 
+from lib_layerdiffusion.controls import control
 from lib_layerdiffusion.errors import LayerDiffusionError
-from lib_layerdiffusion.fields import FIELDS, PASS_COUNTS, LatentScale
+from lib_layerdiffusion.fields import FIELDS, SettingField
 from lib_layerdiffusion.images import PREVIEW_BACKGROUNDS
 
 SECTION = ("layerdiffusion", "LayerDiffusion")
 PREFIX = "layerdiffusion_"
-DEFAULTED = ("preview", "decode_passes", "latent_scale")
+DEFAULTED = ("preview", "decode_passes", "latent_scale", "edge_cleanup", "alpha_low", "alpha_high")
 """Settings of a run whose defaults stand on the settings page."""
 GIB = 1 << 30
 _ROWS = {row.name: row for row in FIELDS}
@@ -29,20 +30,11 @@ def add() -> None:
 
 
 def _section() -> dict[str, Any]:
-    preview, passes, scale = (_ROWS[name] for name in DEFAULTED)
     return {
-        preview.name: OptionInfo(preview.default, f"{preview.label} is on in a new form").needs_reload_ui(),
+        **{name: _default_of(_ROWS[name]) for name in DEFAULTED},
         "preview_background": OptionInfo(
             _DEFAULT_BACKGROUND, "Background of previews", gr.Radio, {"choices": list(PREVIEW_BACKGROUNDS)}
         ),
-        passes.name: OptionInfo(passes.default, passes.label, gr.Radio, {"choices": list(PASS_COUNTS)})
-        .info(f"in a new form: {passes.help}")
-        .needs_reload_ui(),
-        scale.name: OptionInfo(
-            LatentScale.VAE.value, scale.label, gr.Radio, {"choices": [option.value for option in LatentScale]}
-        )
-        .info(f"in a new form: {scale.help}")
-        .needs_reload_ui(),
         "memory_limit": OptionInfo(
             0, "Memory for decoding transparency, in GiB", gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}
         ).info("0: half of what is free"),
@@ -53,6 +45,12 @@ def _section() -> dict[str, Any]:
         .info("empty: the environment variable HF_ENDPOINT, or the publisher's site")
         .needs_restart(),
     }
+
+
+def _default_of(row: SettingField) -> OptionInfo:
+    component, arguments = control(row)
+    value = row.kind.to_json(row.default)
+    return OptionInfo(value, f"{row.label}, in a new form", component, arguments).info(row.help).needs_reload_ui()
 
 
 def _value(name: str, otherwise: Any) -> Any:

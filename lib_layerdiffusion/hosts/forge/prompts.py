@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import extra_networks, prompt_parser, sd_samplers, shared
 
-from lib_layerdiffusion.injection import layer_prompt
+from lib_layerdiffusion.injection import additional_prompts, layer_prompt
 from lib_layerdiffusion.settings import LayerSettings
 
 _AND = re.compile(r"\bAND\b")
@@ -19,12 +19,11 @@ def layer_conditioning(p: Any, settings: LayerSettings) -> Callable[[int], tuple
 
     Returns a function of the sampling step that gives the host's (composition, conditioning).
     """
-    frames = settings.method.frames
-    additional = [extra_networks.parse_prompt(settings.prompts.get(layer, ""))[0].strip() for layer in frames]
+    additional = [extra_networks.parse_prompt(text)[0].strip() for text in additional_prompts(settings)]
     if not any(additional):
         return None
     mains = p.hr_prompts if p.is_hr_pass else p.prompts
-    prompts = [_before_each_part(additional[i % len(frames)], main) for i, main in enumerate(mains)]
+    prompts = [_before_each_part(additional[i % len(additional)], main) for i, main in enumerate(mains)]
     conditioning = prompt_parser.get_multicond_learned_conditioning(
         p.sd_model, _sized(p, prompts), *_steps(p), shared.opts.use_old_scheduling
     )

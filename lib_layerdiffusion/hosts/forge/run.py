@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_layerdiffusion.edges import clean_as_set
 from lib_layerdiffusion.errors import InputError, SettingsError
 from lib_layerdiffusion.fields import FIELDS, LatentScale
 from lib_layerdiffusion.hosts.forge import control, options, saving, xyz
@@ -194,7 +195,7 @@ class LayerRun:
         image = picture.image
         pixels, latent = self._decoder_input(image, index)
         decoded = self.models.decode(self.method.family, pixels, latent, self.settings.decode_passes)
-        layer = rgba_arrays(decoded)[0]
+        layer = clean_as_set(rgba_arrays(decoded)[0], self.settings)
         if self._init_pictures is not None:
             layer = self._init_pictures.blend(layer, index)
         warning = opaque_warning(layer)
