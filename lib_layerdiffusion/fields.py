@@ -109,7 +109,7 @@ def _picture(layer: Layer, old_name: str) -> SettingField:
 
 def _prompt(layer: Layer, old_name: str) -> SettingField:
     name, key = f"{layer.value}_prompt", f"LayerDiffusion {layer} prompt"
-    help_text = f"Goes before the main prompt where the {layer} is generated."
+    help_text = f"Goes before the main prompt of the {layer} picture."
     return SettingField(
         name, f"{str(layer).capitalize()} prompt", key, kinds.text(), "", old_name, "prompts", layer, help_text
     )
@@ -233,6 +233,9 @@ FIELDS: tuple[SettingField, ...] = (
         help="Alpha from this value on becomes fully solid, against faint holes.",
     ),
 )
+
+START_VALUES = ("preview", "decode_passes", "latent_scale", "edge_cleanup", "alpha_low", "alpha_high")
+"""Settings of a run that a host's settings page may give another default."""
 
 _BY_NAME = {name: row for row in FIELDS for name in row.names}
 _BY_NAME.update({row.old_infotext: row for row in FIELDS if row.old_infotext})

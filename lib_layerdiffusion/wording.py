@@ -6,11 +6,13 @@ host translates whole pieces of text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 from lib_layerdiffusion.examples import EXAMPLES
-from lib_layerdiffusion.fields import FIELDS
+from lib_layerdiffusion.fields import FIELDS, START_VALUES, SettingField
+from lib_layerdiffusion.images import PREVIEW_BACKGROUNDS
 from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 
 TITLE = "LayerDiffusion"
@@ -20,6 +22,21 @@ DECODING = "Transparency"
 EDGES = "Edges"
 NO_FAMILY = "none"
 """In place of a family where the loaded model has no methods at all."""
+SETTINGS_PAGE: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "preview_background": ("Background of previews", ""),
+        "memory_limit": ("Memory for decoding transparency, in GiB", "0: half of what is free"),
+        "models_dir": (
+            "Folder of the weight files",
+            "empty: layer_model in the models folder; --layerdiffusion-models-dir goes before it",
+        ),
+        "mirror": (
+            "Address of a mirror to fetch weight files from",
+            "empty: the environment variable HF_ENDPOINT, or the publisher's site",
+        ),
+    }
+)
+"""Label and explanation of what stands on a host's settings page and is no setting of a run."""
 NO_METHODS = "No method is made for the loaded model: load an SD1.5 or SDXL checkpoint."
 
 
@@ -53,6 +70,11 @@ def use_as_help(layer: Layer) -> str:
     return f"Puts the chosen result into LayerDiffusion as the {layer} picture and chooses the method that goes on."
 
 
+def start_value(row: SettingField) -> str:
+    """What a host's settings page calls the value with which a new form starts."""
+    return f"{row.label}, in a new form"
+
+
 def panel_texts() -> tuple[str, ...]:
     """Every English text of the panel and its buttons, once each."""
     texts = [TITLE, EXAMPLE, EXAMPLE_HELP, DECODING, EDGES, NO_METHODS, *map(wrong_model, Family)]
@@ -66,3 +88,19 @@ def panel_texts() -> tuple[str, ...]:
     for layer in Layer:
         texts += [missing(layer), use_as(layer), use_as_help(layer)]
     return tuple(dict.fromkeys(texts))
+
+
+def every_text() -> tuple[str, ...]:
+    """Every English text of the panel, its buttons and a host's settings page, where explanations stand in brackets."""
+    texts = [*panel_texts(), *PREVIEW_BACKGROUNDS]
+    for row in FIELDS:
+        if row.name in START_VALUES:
+            texts += [start_value(row), in_brackets(row.help)]
+    for label, explanation in SETTINGS_PAGE.values():
+        texts += [label, *([in_brackets(explanation)] if explanation else [])]
+    return tuple(dict.fromkeys(texts))
+
+
+def in_brackets(text: str) -> str:
+    """A text as the host's settings page writes it behind a label."""
+    return f"({text})"

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from lib_layerdiffusion.compose import place
 from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
-from lib_layerdiffusion.fields import FIELDS
+from lib_layerdiffusion.fields import FIELDS, START_VALUES
 from lib_layerdiffusion.infotext import to_infotext
 from lib_layerdiffusion.methods import METHODS, Family
 from lib_layerdiffusion.pictures import encode_picture, picture_hash, read_picture
 from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.wording import every_text
 
 SD15 = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 FG_TO_BG = "(SD1.5) From Foreground to Background (need batch size 2)"
@@ -196,12 +197,23 @@ class TestOptions:
         assert all(
             key.startswith("layerdiffusion_") and info.section[1] == "LayerDiffusion" for key, info in added.items()
         )
-        for name in services.options.DEFAULTED:
+        for name in START_VALUES:
             row = next(row for row in FIELDS if row.name == name)
             assert row.read(added[f"layerdiffusion_{name}"].default) == row.default
         # A client of the API must not point the server at another folder or address.
         restricted = {key for key, info in added.items() if info.restrict_api}
         assert restricted == {"layerdiffusion_models_dir", "layerdiffusion_mirror"}
+
+    def test_its_texts_are_those_that_are_translated(self, services, monkeypatch):
+        from modules import shared
+
+        added = {}
+        monkeypatch.setattr(shared.opts, "add_option", added.__setitem__, raising=False)
+        services.options.add()
+        shown = [text for info in added.values() for text in (info.label, *info.infos)]
+        choices = [(info.component_args or {}).get("choices", ()) for info in added.values()]
+        shown += [choice for offered in choices for choice in offered if isinstance(choice, str)]
+        assert set(shown) <= set(every_text())
 
     def test_a_request_that_says_nothing_gets_the_pages_defaults(self, services, option, fake):
         option("decode_passes", 1)
@@ -216,9 +228,7 @@ class TestOptions:
         option("latent_scale", 7)
         option("preview_background", "plaid")
         option("memory_limit", "lots")
-        assert services.options.defaults() == {
-            row.name: row.default for row in FIELDS if row.name in services.options.DEFAULTED
-        }
+        assert services.options.defaults() == {row.name: row.default for row in FIELDS if row.name in START_VALUES}
         assert services.options.preview_background() == "checkerboard"
         assert services.options.decode_memory(10) == 5
 
@@ -230,7 +240,7 @@ class TestOptions:
 
     def test_a_new_form_starts_with_them(self, services, option):
         option("decode_passes", 2)
-        controls = {name: SimpleNamespace(value=None) for name in services.options.DEFAULTED}
+        controls = {name: SimpleNamespace(value=None) for name in START_VALUES}
         services.options.preset(controls)
         assert controls["decode_passes"].value == 2
         assert controls["latent_scale"].value == "VAE latent"

@@ -9,15 +9,14 @@ import gradio as gr
 from modules import shared
 from modules.options import OptionInfo, options_section
 
+from lib_layerdiffusion import wording
 from lib_layerdiffusion.controls import control
 from lib_layerdiffusion.errors import LayerDiffusionError
-from lib_layerdiffusion.fields import FIELDS, SettingField
+from lib_layerdiffusion.fields import FIELDS, START_VALUES, SettingField
 from lib_layerdiffusion.images import PREVIEW_BACKGROUNDS
 
 SECTION = ("layerdiffusion", "LayerDiffusion")
 PREFIX = "layerdiffusion_"
-DEFAULTED = ("preview", "decode_passes", "latent_scale", "edge_cleanup", "alpha_low", "alpha_high")
-"""Settings of a run whose defaults stand on the settings page."""
 GIB = 1 << 30
 _ROWS = {row.name: row for row in FIELDS}
 _DEFAULT_BACKGROUND = next(iter(PREVIEW_BACKGROUNDS))
@@ -31,26 +30,27 @@ def add() -> None:
 
 def _section() -> dict[str, Any]:
     return {
-        **{name: _default_of(_ROWS[name]) for name in DEFAULTED},
-        "preview_background": OptionInfo(
-            _DEFAULT_BACKGROUND, "Background of previews", gr.Radio, {"choices": list(PREVIEW_BACKGROUNDS)}
+        **{name: _default_of(_ROWS[name]) for name in START_VALUES},
+        "preview_background": _own(
+            "preview_background", _DEFAULT_BACKGROUND, gr.Radio, {"choices": list(PREVIEW_BACKGROUNDS)}
         ),
-        "memory_limit": OptionInfo(
-            0, "Memory for decoding transparency, in GiB", gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}
-        ).info("0: half of what is free"),
-        "models_dir": OptionInfo("", "Folder of the weight files", restrict_api=True)
-        .info("empty: layer_model in the models folder; --layerdiffusion-models-dir goes before it")
-        .needs_restart(),
-        "mirror": OptionInfo("", "Address of a mirror to fetch weight files from", restrict_api=True)
-        .info("empty: the environment variable HF_ENDPOINT, or the publisher's site")
-        .needs_restart(),
+        "memory_limit": _own("memory_limit", 0, gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}),
+        # A client of the API must not point the server at another folder or address.
+        "models_dir": _own("models_dir", "", restrict_api=True).needs_restart(),
+        "mirror": _own("mirror", "", restrict_api=True).needs_restart(),
     }
+
+
+def _own(name: str, *arguments: Any, **more: Any) -> OptionInfo:
+    label, explanation = wording.SETTINGS_PAGE[name]
+    option = OptionInfo(arguments[0], label, *arguments[1:], **more)
+    return option.info(explanation) if explanation else option
 
 
 def _default_of(row: SettingField) -> OptionInfo:
     component, arguments = control(row)
     value = row.kind.to_json(row.default)
-    return OptionInfo(value, f"{row.label}, in a new form", component, arguments).info(row.help).needs_reload_ui()
+    return OptionInfo(value, wording.start_value(row), component, arguments).info(row.help).needs_reload_ui()
 
 
 def _value(name: str, otherwise: Any) -> Any:
@@ -62,7 +62,7 @@ def _value(name: str, otherwise: Any) -> Any:
 def defaults() -> dict[str, object]:
     """Defaults of a run by name, for `LayerSettings.from_args`; what is no valid value counts as not given."""
     found: dict[str, object] = {}
-    for name in DEFAULTED:
+    for name in START_VALUES:
         row = _ROWS[name]
         try:
             found[name] = row.read(_value(name, row.default))

@@ -3,9 +3,10 @@ class OptionInfo:
         self, default=None, label="", component=None, component_args=None, *, section=None, restrict_api=False
     ):
         self.default, self.label, self.component, self.component_args = default, label, component, component_args
-        self.section, self.restrict_api = section, restrict_api
+        self.section, self.restrict_api, self.infos = section, restrict_api, []
 
     def info(self, text):
+        self.infos.append(f"({text})")
         return self
 
     def needs_restart(self):
