@@ -22,9 +22,15 @@ DECODING = "Transparency"
 EDGES = "Edges"
 NO_FAMILY = "none"
 """In place of a family where the loaded model has no methods at all."""
+NO_LAYER_FILE = "no layered file"
+"""On the settings page, beside the kinds of layered files."""
 SETTINGS_PAGE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "preview_background": ("Background of previews", ""),
+        "layer_file": (
+            "Also save all layers of a picture as one file",
+            "beside its PNGs, for Krita, GIMP and Photoshop; .psd needs psd-tools",
+        ),
         "memory_limit": ("Memory for decoding transparency, in GiB", "0: half of what is free"),
         "models_dir": (
             "Folder of the weight files",
@@ -92,7 +98,7 @@ def panel_texts() -> tuple[str, ...]:
 
 def every_text() -> tuple[str, ...]:
     """Every English text of the panel, its buttons and a host's settings page, where explanations stand in brackets."""
-    texts = [*panel_texts(), *PREVIEW_BACKGROUNDS]
+    texts = [*panel_texts(), *PREVIEW_BACKGROUNDS, NO_LAYER_FILE]
     for row in FIELDS:
         if row.name in START_VALUES:
             texts += [start_value(row), in_brackets(row.help)]

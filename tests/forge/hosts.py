@@ -29,12 +29,15 @@ GUIDANCE = {
 
 @dataclass
 class Result:
-    """images: pictures first, then previews. error: what page and API would show. reports: what the console shows."""
+    """images: pictures first, then previews. error: what page and API would show. reports: what the console shows.
+
+    info: of the API's answer."""
 
     images: list[Image.Image] = field(default_factory=list)
     error: BaseException | None = None
     reports: list[str] = field(default_factory=list)
     infotext: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
 
     @property
     def message(self) -> str:
@@ -138,7 +141,8 @@ class FakeForge:
         except Exception as error:  # noqa: BLE001
             return Result(error=error, reports=list(errors.reports))
         images = [*processed.images, *processed.extra_images]
-        return Result(images, None, list(errors.reports), processed.infotexts[0])
+        info = {"extra_generation_params": processed.extra_generation_params, "comments": processed.comments}
+        return Result(images, None, list(errors.reports), processed.infotexts[0], info)
 
     def saved(self) -> list[Path]:
         return sorted(self.outputs.glob("*"), key=lambda path: path.stat().st_mtime_ns)
@@ -246,7 +250,8 @@ class RealForge:
         except Exception as error:  # noqa: BLE001
             return Result(error=error, reports=list(self.reports))
         images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer.images]
-        return Result(images, None, list(self.reports), json.loads(answer.info)["infotexts"][0])
+        info = json.loads(answer.info)
+        return Result(images, None, list(self.reports), info["infotexts"][0], info)
 
     def _translate(self, body: dict[str, Any]) -> None:
         body["override_settings"] = {**self.options}

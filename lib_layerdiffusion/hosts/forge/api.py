@@ -1,4 +1,4 @@
-"""Routes beside the host's own: the settings' schema, the methods, decoding, encoding and composing pictures.
+"""Routes beside the host's own: settings' schema, methods, decoding, encoding and composing pictures, layered files.
 
 A mistake of the caller's is answered with 422 and one sentence as `detail`.
 """
@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from enum import Enum
 from functools import wraps
 from typing import Any, cast
 
@@ -23,7 +24,9 @@ from lib_layerdiffusion import compose, kinds
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
 from lib_layerdiffusion.fields import PASS_COUNTS
 from lib_layerdiffusion.hosts.forge import codec, options
+from lib_layerdiffusion.hosts.forge.earlier import is_name
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
+from lib_layerdiffusion.layerfile import layer_file_bytes
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.pictures import MAX_PIXELS, Picture, encode_picture, read_picture
 from lib_layerdiffusion.settings import json_schema
@@ -37,15 +40,19 @@ MAX_OFFSET = 1_000_000
 _LATENT_HELP = "send base64 of a safetensors file with one tensor [4, height / 8, width / 8]"
 
 
+Find = Callable[[str], object]
+"""Gives an earlier result by its name."""
+
+
 class Body:
-    """A request's named values, read one by one.
+    """A request's named values, read one by one. find: gives earlier results.
 
     Raises:
         SettingsError: a name is unknown; so do the methods for values that are not valid.
     """
 
-    def __init__(self, values: Mapping[str, object], *names: str) -> None:
-        self._values = values
+    def __init__(self, values: Mapping[str, object], find: Find, *names: str) -> None:
+        self._values, self._find = values, find
         for key in values:
             if key not in names:
                 close = get_close_matches(key, names, n=1)
@@ -64,13 +71,21 @@ class Body:
             raise SettingsError(f"{name} must be a whole number of pixels, not {number:g}.")
         return int(number)
 
+    def objects(self, name: str) -> list[Mapping[str, object]]:
+        """A list of objects."""
+        raw = self._values.get(name)
+        if not isinstance(raw, list) or not all(isinstance(item, Mapping) for item in raw):
+            raise SettingsError(f"{name} must be a list of objects.")
+        return cast("list[Mapping[str, object]]", raw)
+
     def optional_picture(self, name: str) -> Picture | None:
-        """A picture in any form that settings take it in.
+        """A picture in any form that settings take it in, or the name of an earlier result.
 
         Raises:
             InputError: it cannot be used.
         """
-        return read_picture(self._values.get(name), name)
+        raw = self._values.get(name)
+        return read_picture(self._find(str(raw)) if is_name(raw) else raw, name)
 
     def picture(self, name: str) -> Picture:
         """As `optional_picture`; a missing one is an error."""
@@ -137,11 +152,26 @@ def answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+class FileFormat(str, Enum):
+    """Kinds of layered files."""
+
+    ORA = "ora"
+    PSD = "psd"
+
+    @property
+    def ending(self) -> str:
+        """Of a file's name."""
+        return f".{self.value}"
+
+
 class Routes:
     """The routes' functions; those that use a network wait for the host's own work to end."""
 
     def __init__(self, models: ForgeModels) -> None:
         self._models = models
+
+    def _read(self, body: Mapping[str, object], *names: str) -> Body:
+        return Body(body, self._models.earlier.find, *names)
 
     def schema(self) -> dict[str, object]:
         """JSON schema of the settings, as an object in place of the script's arguments."""
@@ -158,7 +188,7 @@ class Routes:
 
     def decode(self, body: dict[str, Any]) -> dict[str, object]:
         """latent, and the picture that it decodes to or nothing -> the picture with alpha."""
-        given = Body(body, "latent", "picture", "family", "decode_passes")
+        given = self._read(body, "latent", "picture", "family", "decode_passes")
         latent, picture = given.latent("latent"), given.optional_picture("picture")
         family = given.value("family", kinds.choice(Family), None)
         passes = given.value("decode_passes", kinds.one_of(*PASS_COUNTS), options.defaults()["decode_passes"])
@@ -168,7 +198,7 @@ class Routes:
 
     def encode(self, body: dict[str, Any]) -> dict[str, object]:
         """A picture with alpha -> the latent that hides it, and the picture that the VAE makes of that."""
-        given = Body(body, "picture")
+        given = self._read(body, "picture")
         rgba = given.picture("picture")
         with queue_lock:
             picture, latent = codec.encode(rgba, self._models)
@@ -177,7 +207,7 @@ class Routes:
 
     def compose(self, body: dict[str, Any]) -> dict[str, object]:
         """Foreground, scaled and moved, over background; the result has the background's size."""
-        given = Body(body, "foreground", "background", "left", "top", "scale", "linear")
+        given = self._read(body, "foreground", "background", "left", "top", "scale", "linear")
         composed = compose.place(
             given.picture("foreground"),
             given.picture("background"),
@@ -187,6 +217,27 @@ class Routes:
             linear=given.value("linear", kinds.boolean(), default=False),
         )
         return {"picture": encode_picture(composed)}
+
+    def layers(self, body: dict[str, Any]) -> dict[str, object]:
+        """Layers, lowest first, each an object with name, picture, left, top and visible -> one .ora or .psd file."""
+        given = self._read(body, "layers", "width", "height", "format")
+        ending = given.value("format", kinds.choice(FileFormat), FileFormat.ORA).ending
+        layers = [self._layer(values, number) for number, values in enumerate(given.objects("layers"), 1)]
+        size = (given.whole("height"), given.whole("width"))
+        if any(size) and min(size) < 1:
+            raise SettingsError("The canvas needs width and height in pixels, or neither.")
+        content = layer_file_bytes(ending, layers, size if any(size) else None)
+        return {"file": base64.b64encode(content).decode("ascii"), "name": f"layers{ending}"}
+
+    def _layer(self, values: Mapping[str, object], number: int) -> compose.Layer:
+        given = self._read(values, "name", "picture", "left", "top", "visible")
+        return compose.Layer(
+            given.value("name", kinds.text(), f"Layer {number}"),
+            given.picture("picture"),
+            given.whole("left"),
+            given.whole("top"),
+            given.value("visible", kinds.boolean(), default=True),
+        )
 
 
 def _described(method: LayerMethod, files: Mapping[str, FileStatus]) -> dict[str, object]:
@@ -218,6 +269,7 @@ def add_routes(models: ForgeModels, app: FastAPI) -> bool:
         ("POST", routes.decode),
         ("POST", routes.encode),
         ("POST", routes.compose),
+        ("POST", routes.layers),
     ):
         app.add_api_route(
             f"{PREFIX}/{endpoint.__name__}",

@@ -12,6 +12,7 @@ from modules import paths, shared
 from torch import Tensor, nn
 
 from lib_layerdiffusion.hosts.forge import options
+from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
 from lib_layerdiffusion.injection import LayerWeights
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing
@@ -30,9 +31,10 @@ def models_folder() -> Path:
 
 
 class ForgeModels:
-    """The weight store of this process, and the host's patchers of what was read from it."""
+    """The weight store of this process, the host's patchers of what was read from it, and the results so far."""
 
     def __init__(self) -> None:
+        self.earlier = EarlierResults()
         self._store: WeightStore | None = None
         self._patchers: dict[str, ModelPatcher] = {}
 

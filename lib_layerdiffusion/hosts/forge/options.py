@@ -14,11 +14,13 @@ from lib_layerdiffusion.controls import control
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.fields import FIELDS, START_VALUES, SettingField
 from lib_layerdiffusion.images import PREVIEW_BACKGROUNDS
+from lib_layerdiffusion.layerfile import ENDINGS
 
 SECTION = ("layerdiffusion", "LayerDiffusion")
 PREFIX = "layerdiffusion_"
 GIB = 1 << 30
 _ROWS = {row.name: row for row in FIELDS}
+_LAYER_FILES = (wording.NO_LAYER_FILE, *ENDINGS)
 _DEFAULT_BACKGROUND = next(iter(PREVIEW_BACKGROUNDS))
 
 
@@ -34,6 +36,7 @@ def _section() -> dict[str, Any]:
         "preview_background": _own(
             "preview_background", _DEFAULT_BACKGROUND, gr.Radio, {"choices": list(PREVIEW_BACKGROUNDS)}
         ),
+        "layer_file": _own("layer_file", _LAYER_FILES[0], gr.Radio, {"choices": list(_LAYER_FILES)}),
         "memory_limit": _own("memory_limit", 0, gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}),
         # A client of the API must not point the server at another folder or address.
         "models_dir": _own("models_dir", "", restrict_api=True).needs_restart(),
@@ -85,6 +88,12 @@ def preview_background() -> str:
     """A key of `images.PREVIEW_BACKGROUNDS`."""
     chosen = _value("preview_background", _DEFAULT_BACKGROUND)
     return chosen if chosen in PREVIEW_BACKGROUNDS else _DEFAULT_BACKGROUND
+
+
+def layer_file() -> str:
+    """Ending of the file that all layers of a picture are saved in as well, "" for none."""
+    chosen = _value("layer_file", _LAYER_FILES[0])
+    return chosen if chosen in ENDINGS else ""
 
 
 def decode_memory(free: int) -> int:

@@ -17,16 +17,18 @@ from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.edges import clean_as_set
-from lib_layerdiffusion.errors import InputError, SettingsError
+from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
 from lib_layerdiffusion.fields import FIELDS, LatentScale
 from lib_layerdiffusion.hosts.forge import control, options, saving, xyz
 from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts, loaded_family
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
+from lib_layerdiffusion.hosts.forge.results import RunResults
 from lib_layerdiffusion.images import preview
 from lib_layerdiffusion.infotext import to_infotext
 from lib_layerdiffusion.injection import LayerWeights, plan_injection
+from lib_layerdiffusion.layerfile import check_ending
 from lib_layerdiffusion.opacity import opaque_warning
 from lib_layerdiffusion.pictures import read_picture
 from lib_layerdiffusion.settings import LayerSettings
@@ -41,7 +43,7 @@ def begin(p: Any, args: Sequence[object], models: ForgeModels) -> LayerRun | Non
     vars(p).pop(ATTRIBUTE, None)
     own_keys = {row.infotext for row in FIELDS}
     p.extra_generation_params = {key: v for key, v in p.extra_generation_params.items() if key not in own_keys}
-    settings = _read(p, xyz.with_axis_values(p, args))
+    settings = _read(p, models.earlier.inserted(xyz.with_axis_values(p, args)))
     if not settings.enabled:
         return None
     run = LayerRun(p, settings, models)
@@ -84,6 +86,7 @@ class LayerRun:
         self._conditioning: dict[tuple[int, bool], Prompts | None] = {}
         self._extra: tuple[list[Image.Image], list[Image.Image]] = ([], [])
         self._png_paths: list[tuple[Image.Image, str]] = []
+        self._results = RunResults(settings)
 
     def complete_batch(self) -> None:
         """Round the batch up to whole pictures, since a picture of this method takes several items.
@@ -120,6 +123,8 @@ class LayerRun:
         """
         self.settings.validate_for(self._host.family())
         self.settings.condition_pictures()
+        if options.layer_file():
+            check_ending(options.layer_file())
         self._weights = self._host.fitting_weights(self.method)
         if self.method.has_alpha:
             saving.keep_alpha()
@@ -190,8 +195,11 @@ class LayerRun:
 
         index: in the batch. Previews and the picture before decoding come behind all pictures.
         """
-        if not self.method.is_rgba(index):
-            return
+        if self.method.is_rgba(index):
+            self._decode(picture, index)
+        self._results.add_layer(picture.image, self.p.iteration, index)
+
+    def _decode(self, picture: Any, index: int) -> None:
         image = picture.image
         pixels, latent = self._decoder_input(image, index)
         decoded = self.models.decode(self.method.family, pixels, latent, self.settings.decode_passes)
@@ -204,8 +212,10 @@ class LayerRun:
         result = saving.to_image(layer)
         if self.settings.preview:
             self._extra[0].append(saving.to_image(preview(layer, options.preview_background())))
+            self._results.add_beside(self._extra[0][-1], index, "preview")
         if self.settings.output_origin:
             self._extra[1].append(image)
+            self._results.add_beside(image, index, "before decoding")
         path = saving.save_layer(self.p, result, index)
         if path is not None:
             self._png_paths.append((result, path))
@@ -235,7 +245,17 @@ class LayerRun:
             processed.extra_images.extend(images)
         for image, path in self._png_paths:
             image.already_saved_as = path
+        self._results.describe(processed, self.models.earlier)
+        self._save_layer_files(processed)
         self.release()
+
+    def _save_layer_files(self, processed: Any) -> None:
+        """As the settings page wants it; the pictures are there and stay, also where this fails."""
+        try:
+            if options.layer_file():
+                self._results.save_layers(options.layer_file())
+        except LayerDiffusionError as error:
+            processed.comments = f"{processed.comments}{error}\n"
 
     def release(self) -> None:
         """Give back what the run holds; twice is harmless."""

@@ -16,7 +16,8 @@ class DecodedSamples(list):
 class Processed:
     def __init__(self, p, pictures, infotexts):
         self.images, self.infotexts, self.extra_images = pictures, infotexts, p.extra_result_images
-        self.comments = list(p.comments)
+        self.comments = "".join(f"{comment}\n" for comment in p.comments)
+        self.extra_generation_params = p.extra_generation_params
 
 
 class StableDiffusionProcessing:
