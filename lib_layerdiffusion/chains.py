@@ -46,12 +46,13 @@ def run_chain(
     if picture is None:
         raise SettingsError(f"This chain begins with a {chain.given} picture: give one.")
     source = load_picture(picture, chain.given.value)
-    first = engine.generate(prompt, method=way[0], **{**arguments, chain.given.value: source})
+    beginning: dict[str, Any] = {**arguments, chain.given.value: source}
+    first = engine.generate(prompt, method=way[0], **beginning)
     images, timings, settings = list(first.images), dict(first.timings), first.settings
     for name in way[1:]:
         for index, image in enumerate(images):
-            own = {"seed": image.seed, "batch": 1, chain.given.value: source, "blended": image.blended}
-            step = engine.generate(prompt, method=name, **{**arguments, **own})
+            own: dict[str, Any] = {**beginning, "seed": image.seed, "batch": 1, "blended": image.blended}
+            step = engine.generate(prompt, method=name, **own)
             images[index] = step.images[0].with_layers(image.layers)
             timings = {stage: seconds + step.timings.get(stage, 0.0) for stage, seconds in timings.items()}
             settings = step.settings

@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_parsers(subparsers)
     page = ui.add_ui_parser(subparsers)
     add_model_arguments(page)
-    page.set_defaults(run=lambda arguments: ui.run_ui(engine_from(arguments), arguments.host, arguments.port))
+    page.set_defaults(run=_serve_page)
     add_train_parser(subparsers)
     for name in dict.fromkeys(subparsers.choices):
         # Either place is natural to type it in; one that is not given must not overwrite the other.
@@ -38,6 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
     return parser
+
+
+def _serve_page(arguments: argparse.Namespace) -> int:
+    return ui.run_ui(engine_from(arguments), arguments.host, arguments.port)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

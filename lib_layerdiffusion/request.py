@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -61,8 +60,8 @@ class PictureRequest:
         _within("batch", self.batch, 1, 256)
         _within("seed", self.seed, 0, LARGEST_SEED)
         check_size(self.width, self.height)
-        if not isinstance(self.prompt, str) or not isinstance(self.negative, str):
-            raise SettingsError("A prompt must be text.")
+        _check_text(self.prompt)
+        _check_text(self.negative)
         if self.init is None:
             if self.mask is not None:
                 raise SettingsError("A mask needs an init picture that it belongs to.")
@@ -165,7 +164,7 @@ def layer_settings(method: LayerMethod, choices: Choices) -> LayerSettings:
         SettingsError, InputError: one of them cannot be used, or a picture is missing.
     """
     values: dict[str, object] = {"enabled": True, "method": method}
-    values |= {name: choices[name] for name in _PASSED_ON if name in choices}
+    values |= {name: value for name, value in choices.items() if name in _PASSED_ON}
     for layer in Layer:
         values[layer.value] = optional_picture(choices.get(layer.value), layer.value)
     for layer, text in (choices.get("layer_prompts") or {}).items():
@@ -231,9 +230,14 @@ def _size(size: object, init: Picture | None, default: int) -> tuple[int, int]:
     return width, height
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high:
+def _check_text(prompt: object) -> None:
+    if not isinstance(prompt, str):
+        raise SettingsError("A prompt must be text.")
+
+
+def _within(name: str, value: object, low: float, high: float) -> None:
+    # A comparison with NaN is false, so one that is in range is a number.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise SettingsError(f"{name} must be from {low:g} to {high:g}, not {value}.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def report(arguments: argparse.Namespace, values: Mapping[str, Any], lines: list
 
 
 @contextmanager
-def stage_bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def stage_bars(*, quiet: bool) -> Generator[Callable[[str, int, int], None], None, None]:
     """A progress callback that draws a bar for every stage on standard error, where that is a terminal."""
     bars: dict[str, Any] = {}
 

@@ -86,7 +86,8 @@ def _write_layers(arguments: argparse.Namespace, pictures: list[Picture], place:
     pairs = zip(names[1:], pictures[1:], strict=True)
     upper = [Layer(name, scaled(picture, arguments.scale), *place) for name, picture in pairs]
     layers = [Layer(names[0], pictures[0]), *upper]
-    save_layers(arguments.output, layers, pictures[0].shape[:2])
+    height, width = pictures[0].shape[:2]
+    save_layers(arguments.output, layers, (height, width))
 
 
 def _offset(text: str) -> tuple[int, int]:
