@@ -21,6 +21,7 @@ from lib_layerdiffusion.errors import (
     SettingsError,
     WeightsError,
 )
+from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
 from lib_layerdiffusion.hosts.diffusers.sources import open_source
 from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
 from lib_layerdiffusion.images import flatten_on_grey
@@ -29,7 +30,7 @@ from lib_layerdiffusion.methods import METHODS, Family, Layer
 from lib_layerdiffusion.opacity import PLAIN_BACKGROUND
 from lib_layerdiffusion.pipeline import LayerDiffusion
 from lib_layerdiffusion.places import RANDOM_MODEL
-from tests.tiny_family import ALL_METHODS, changed, new_engine, picture, snapshot, write_family, write_layers
+from tests.tiny_family import ALL_METHODS, changed, new_card, new_engine, picture, snapshot, write_family, write_layers
 
 FG, BG, BLEND = picture(80, 64, 1), picture(64, 90, 2), picture(70, 70, 3)
 
@@ -197,6 +198,31 @@ def test_edges_are_cleaned_on_request(engine):
     wanted = clean_edges(pixels(plain.rgba), strength=0.8, black_point=0.3, white_point=0.7)
     assert (pixels(cleaned.rgba) == wanted).all()
     assert (wanted != pixels(plain.rgba)).any()
+
+
+@pytest.mark.parametrize("method", ["fg-to-blend", "fg-to-bg"])
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloading_changes_no_picture_and_no_weight(engine, layers, monkeypatch, offload, method):
+    accelerate = pytest.importorskip("accelerate")
+    other = new_engine(layers)
+    before = snapshot(other.host.pipeline)
+
+    def layer_by_layer(pipeline, device):
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            accelerate.cpu_offload(part, torch.device(device))
+
+    # Onto the CPU again, with the hooks of a GPU. diffusers' own call asks for "cpu:0", which accelerate cannot do.
+    monkeypatch.setattr(type(other.host.pipeline), "enable_sequential_cpu_offload", layer_by_layer)
+    getattr(other.host.pipeline, f"enable_{offload}_cpu_offload")(device="cpu")
+    offloaded = LayerDiffusion(EngineHost(other.host.pipeline, new_card(), offload), other.store)
+    for _ in range(2):
+        results = [
+            one.generate("an apple", method=method, foreground=FG, seed=4, size=64).images[0]
+            for one in (engine, offloaded)
+        ]
+        assert pixels(results[0].blended).tobytes() == pixels(results[1].blended).tobytes()
+    other.host.pipeline.remove_all_hooks()
+    assert changed(other.host.pipeline, before) == []
 
 
 class TestStartingFromAPicture:

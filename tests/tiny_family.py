@@ -60,10 +60,14 @@ def write_family(folder: Path) -> Path:
     return folder
 
 
+def new_card(families: tuple[Family, ...] = FAMILIES) -> ModelCard:
+    """What a tiny family says of itself."""
+    return ModelCard(name="tiny", source="a test", families=families, steps=3, guidance=3.0)
+
+
 def new_engine(layers: Path, families: tuple[Family, ...] = FAMILIES) -> LayerDiffusion:
     """An engine on a pipeline of its own."""
-    card = ModelCard(name="tiny", source="a test", families=families, steps=3, guidance=3.0)
-    return LayerDiffusion(EngineHost(tiny_pipeline(), card), WeightStore([layers], may_fetch=False))
+    return LayerDiffusion(EngineHost(tiny_pipeline(), new_card(families)), WeightStore([layers], may_fetch=False))
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:

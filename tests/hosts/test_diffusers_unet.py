@@ -20,6 +20,7 @@ from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
 from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
 from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
 from lib_layerdiffusion.hosts.diffusers.unet import (
+    ParameterPlace,
     WeightExchange,
     base_parameters,
     inject_unet,
@@ -165,14 +166,15 @@ def test_weight_merging_equals_the_reference():
     patch = {"diffusion_model.input_blocks.0.0.weight::diff::0": change}
     conv = tensor("public/patch/conv", (320, 4, 3, 3))
     merged = WeightOffsets.from_state_dict(patch)["input_blocks.0.0.weight"].merge(conv, 0.7)
-    parameter = nn.Parameter(conv.clone())
-    exchange = WeightExchange({"a": parameter}, {"a": merged})
+    layer = nn.Conv2d(4, 320, 3)
+    layer.weight = nn.Parameter(conv.clone())
+    exchange = WeightExchange({"a": ParameterPlace(layer, "weight")}, {"a": merged})
     exchange.enable()
     widened = torch.zeros(320, 8, 3, 3)
     widened[:, :4] = conv
-    assert torch.allclose(parameter, widened + 0.7 * change, atol=1e-5)
+    assert torch.allclose(layer.weight, widened + 0.7 * change, atol=1e-5)
     exchange.disable()
-    assert torch.equal(parameter, conv)
+    assert torch.equal(layer.weight, conv)
 
 
 def test_every_key_must_land():
@@ -248,13 +250,14 @@ def test_positional_arguments_of_the_unet_are_understood():
 
 
 def test_a_failing_exchange_is_rolled_back():
-    parameters = {name: nn.Parameter(torch.randn(2, 2)) for name in "abc"}
-    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    layers = {name: nn.Linear(2, 2) for name in "abc"}
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     broken = torch.zeros(2, 2, dtype=torch.int64)  # a parameter cannot take another kind of number
-    exchange = WeightExchange(parameters, {"a": torch.ones(2, 2), "b": torch.ones(2, 2), "c": broken})
+    places = {name: ParameterPlace(layer, "weight") for name, layer in layers.items()}
+    exchange = WeightExchange(places, {"a": torch.ones(2, 2), "b": torch.ones(2, 2), "c": broken})
     with pytest.raises((RuntimeError, TypeError)):
         exchange.enable()
-    assert all(torch.equal(parameters[name], before[name]) for name in "abc")
+    assert all(torch.equal(layers[name].weight, before[name]) for name in "abc")
 
 
 def test_an_exchange_notices_that_the_weights_are_others_now():

@@ -142,11 +142,12 @@ class EngineHost(DiffusersHost):
         if self._offload != "sequential":
             yield
             return
+        place = self.device
         self.pipeline.remove_all_hooks()
         try:
             yield
         finally:
-            self.pipeline.enable_sequential_cpu_offload()
+            self.pipeline.enable_sequential_cpu_offload(device=place)
 
     def sample(
         self,

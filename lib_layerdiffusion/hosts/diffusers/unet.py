@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -38,14 +39,27 @@ class Patch(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ParameterPlace:
+    """A parameter by module and name: offloading layer by layer puts ever new parameter objects into the same place."""
+
+    module: nn.Module
+    name: str
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """What is there now."""
+        return getattr(self.module, self.name)
+
+
 class WeightExchange:
     """Merged weights beside the UNet's own. Exchanging moves tensors in and out of the parameters, no arithmetic.
 
-    parameters: name -> the UNet's parameter. merged: name -> its weight with the layer file added.
+    places: name -> where the UNet has it. merged: name -> its weight with the layer file added.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], merged: Mapping[str, Tensor]) -> None:
-        self._parameters = dict(parameters)
+    def __init__(self, places: Mapping[str, ParameterPlace], merged: Mapping[str, Tensor]) -> None:
+        self._places = dict(places)
         self._idle = dict(merged)
         self._enabled = False
         self._fingerprint = self._sums()
@@ -55,7 +69,7 @@ class WeightExchange:
         return not self._enabled and self._sums() == self._fingerprint
 
     def _sums(self) -> list[int]:
-        return checksums(self._parameters.values())
+        return checksums(place.parameter for place in self._places.values())
 
     def enable(self) -> None:
         """Put the merged weights in."""
@@ -72,7 +86,7 @@ class WeightExchange:
     def _exchange(self) -> None:
         done: list[str] = []
         try:
-            for name in self._parameters:
+            for name in self._places:
                 self._exchange_one(name)
                 done.append(name)
         except BaseException:
@@ -81,34 +95,34 @@ class WeightExchange:
             raise
 
     def _exchange_one(self, name: str) -> None:
-        parameter, idle = self._parameters[name], self._idle[name]
+        parameter, idle = self._places[name].parameter, self._idle[name]
         busy = parameter.data
         parameter.data = idle.to(busy.device)
         # The set that waits stays where its successor came from, so that a full device is not filled twice.
         self._idle[name] = busy.to(idle.device)
 
 
-def base_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by their ldm names, below the adapters that PEFT wraps around layers.
+def base_parameters(unet: nn.Module) -> dict[str, ParameterPlace]:
+    """Places of parameters by their ldm names, below the adapters that PEFT wraps around layers.
 
     Raises:
         HostError: the weights are not in memory (sequential offload). ModelError: they are quantised.
     """
-    found: dict[str, nn.Parameter] = {}
+    found: dict[str, ParameterPlace] = {}
     for name, theirs in diffusers_to_ldm(unet.config).items():  # type: ignore[arg-type]
         path, leaf = name.rsplit(".", 1)
         module = unet.get_submodule(path)
         while hasattr(module, "base_layer"):
             module = module.base_layer
-        parameter = getattr(module, leaf, None)
-        if not isinstance(parameter, nn.Parameter):
+        if not isinstance(getattr(module, leaf, None), nn.Parameter):
             raise ModelError(f'This UNet has no plain weight "{name}": use one that is neither quantised nor compiled.')
-        found[theirs] = parameter
-    if any(parameter.is_meta for parameter in found.values()):
+        found[theirs] = ParameterPlace(module, leaf)
+    parameters = [place.parameter for place in found.values()]
+    if any(parameter.is_meta for parameter in parameters):
         raise HostError(
             "The UNet's weights are offloaded layer by layer: inject before offloading, or use another mode."
         )
-    if not all(parameter.is_floating_point() and parameter.element_size() > 1 for parameter in found.values()):
+    if not all(parameter.is_floating_point() and parameter.element_size() > 1 for parameter in parameters):
         raise ModelError(
             "The UNet's weights are quantised and cannot be changed: load it in float16, bfloat16 or float32."
         )
@@ -126,13 +140,13 @@ def merge_offsets(
     Raises:
         WeightsError: a key of the file has no place in this UNet. HostError, ModelError: as in `base_parameters`.
     """
-    parameters = base_parameters(unet)
-    weights.check({name: tuple(parameter.shape) for name, parameter in parameters.items()})
+    places = base_parameters(unet)
+    weights.check({name: tuple(place.parameter.shape) for name, place in places.items()})
     merged: dict[str, Tensor] = {}
     for name, patch in weights.items() if strength else ():
-        own = parameters[name].data
+        own = places[name].parameter.data
         merged[name] = patch.merge(own.to(device or own.device), strength).to("cpu").contiguous()
-    return WeightExchange({name: parameters[name] for name in merged}, merged)
+    return WeightExchange({name: places[name] for name in merged}, merged)
 
 
 class UNetHandle:
