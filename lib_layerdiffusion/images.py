@@ -182,9 +182,13 @@ PREVIEW_BACKGROUNDS: Mapping[str, Callable[[int, int], PictureF]] = {
 def preview(rgba: Picture8, background: str = "checkerboard") -> Picture8:
     """uint8 [H, W, 4] over a background that shows transparency -> uint8 [H, W, 3]."""
     _need_rgba(rgba)
-    values = to_float(rgba)
+    return over_background(to_float(rgba), background)
+
+
+def over_background(rgba: PictureF, background: str = "checkerboard") -> Picture8:
+    """As `preview`, of a picture that is not rounded yet: float32 [H, W, 4] in [0, 1]."""
     below = PREVIEW_BACKGROUNDS[background](*rgba.shape[:2])
-    return to_uint8(values[..., :3] * values[..., 3:] + below * (1.0 - values[..., 3:]))
+    return to_uint8(rgba[..., :3] * rgba[..., 3:] + below * (1.0 - rgba[..., 3:]))
 
 
 def composite(foreground: Picture8, background: Picture8, *, linear: bool = False) -> Picture8:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lib_layerdiffusion.edges import clean_edges
+from lib_layerdiffusion.images import checkerboard, preview
 from lib_layerdiffusion.methods import METHODS, Family, Technique
 from lib_layerdiffusion.opacity import PLAIN_BACKGROUND
 
@@ -38,9 +39,9 @@ def test_pictures_come_in_batch_order_before_previews(forge, ask):
     result = forge.run(ask(TRANSPARENT), batch_size=2, n_iter=2, steps=1)
     assert modes(result) == ["RGBA"] * 4 + ["RGB"] * 4
     for index in range(4):
-        layer, preview = result.array(index).astype(float), result.array(4 + index).astype(float)
-        solid = layer[..., 3] == 255
-        assert np.array_equal(layer[solid][:, :3], preview[solid])
+        # One is made of the other before either is rounded.
+        shown = preview(result.array(index)).astype(int)
+        assert np.abs(shown - result.array(4 + index)).max() <= 1
     alone = forge.run(ask(TRANSPARENT, preview=False), seed=4, steps=1)
     assert modes(alone) == ["RGBA"]
     assert np.abs(alone.array().astype(int) - result.array(3).astype(int)).max() <= 1
@@ -244,6 +245,19 @@ def test_the_decoder_reads_the_vae_latent_and_unrounded_pixels(fake, ask, decode
     levels = pixels.double() * 255
     assert (levels - levels.round()).abs().max() > 0.1
     assert np.allclose(rounded * 255, levels.floor(), atol=1e-4)
+
+
+def test_previews_are_made_of_what_was_decoded(fake, ask, monkeypatch):
+    """Compositing the rounded layer instead would round twice, which is off by up to two levels of the exact value."""
+    from lib_layerdiffusion.hosts.forge.models import ForgeModels
+
+    decoded, decode = [], ForgeModels.decode
+    monkeypatch.setattr(ForgeModels, "decode", lambda *args: decoded.append(decode(*args)) or decoded[-1])
+    result = fake.run(ask(TRANSPARENT))
+    exact = decoded[0][0].permute(1, 2, 0).double().numpy()
+    colour, alpha = exact[..., :3], exact[..., 3:]
+    shown = 255 * (colour * alpha + checkerboard(*alpha.shape[:2]) * (1 - alpha))
+    assert np.abs(result.array(1) - shown).max() <= 0.5 + 1e-3
 
 
 def test_a_picture_that_was_changed_after_the_vae_is_decoded_as_changed(fake, ask, decoder_input, monkeypatch):

@@ -25,14 +25,13 @@ from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
 from lib_layerdiffusion.hosts.forge.results import RunResults
-from lib_layerdiffusion.images import preview
+from lib_layerdiffusion.images import over_background, to_float, to_uint8
 from lib_layerdiffusion.infotext import to_infotext
 from lib_layerdiffusion.injection import LayerWeights, plan_injection
 from lib_layerdiffusion.layerfile import check_ending
 from lib_layerdiffusion.opacity import opaque_warning
 from lib_layerdiffusion.pictures import read_picture
 from lib_layerdiffusion.settings import LayerSettings
-from lib_layerdiffusion.transparency import rgba_arrays
 
 ATTRIBUTE = "layerdiffusion_run"
 
@@ -203,7 +202,9 @@ class LayerRun:
         image = picture.image
         pixels, latent = self._decoder_input(image, index)
         decoded = self.models.decode(self.method.family, pixels, latent, self.settings.decode_passes)
-        layer = clean_as_set(rgba_arrays(decoded)[0], self.settings)
+        exact = decoded[0].movedim(0, -1).numpy()
+        rounded = to_uint8(exact)
+        layer = clean_as_set(rounded, self.settings)
         if self._init_pictures is not None:
             layer = self._init_pictures.blend(layer, index)
         warning = opaque_warning(layer)
@@ -211,7 +212,8 @@ class LayerRun:
             self.p.comment(warning)
         result = saving.to_image(layer)
         if self.settings.preview:
-            self._extra[0].append(saving.to_image(preview(layer, options.preview_background())))
+            shown = exact if layer is rounded else to_float(layer)
+            self._extra[0].append(saving.to_image(over_background(shown, options.preview_background())))
             self._results.add_beside(self._extra[0][-1], index, "preview")
         if self.settings.output_origin:
             self._extra[1].append(image)
