@@ -45,6 +45,14 @@ def fake(forge):
     return forge
 
 
+@pytest.fixture
+def real(forge):
+    """For what the fake host does not have."""
+    if not forge.is_real:
+        pytest.skip("needs a real host: --forge-root")
+    return forge
+
+
 @pytest.fixture(scope="session")
 def ask():
     """Settings by name -> the script's positional arguments."""

@@ -131,6 +131,14 @@ class TestAxes:
         monkeypatch.setattr(scripts, "scripts_data", loaded, raising=False)
         return module
 
+    @pytest.mark.usefixtures("real")
+    def test_the_hosts_plot_has_them_as_soon_as_scripts_are_loaded(self):
+        from modules import scripts
+
+        plots = [data.module for data in scripts.scripts_data if data.path.endswith("xyz_grid.py")]
+        labels = [option.label for option in plots[0].axis_options]
+        assert labels.count("[LayerDiffusion] Weight") == 1
+
     def axis(self, services, name):
         return next(axis for axis in services.xyz.AXES if axis.name == name)
 
@@ -469,7 +477,10 @@ def _safetensors(tensor: torch.Tensor) -> str:
     return base64.b64encode(safetensors.torch.save({"latent": tensor})).decode()
 
 
-def test_the_script_registers_them(fake):
+def test_the_script_registers_them(forge):
     from modules import script_callbacks
 
-    assert {"before_ui", "ui_settings", "infotext_pasted", "app_started"} <= set(script_callbacks.registered)
+    for category in ("ui_settings", "infotext_pasted", "after_component", "app_started"):
+        callbacks = script_callbacks.callback_map[f"callbacks_{category}"]
+        functions = [getattr(entry, "callback", entry) for entry in callbacks]  # the real host wraps them
+        assert any("layerdiffusion" in function.__module__ for function in functions), category

@@ -212,7 +212,7 @@ class LayerRun:
             self.p.comment(warning)
         result = saving.to_image(layer)
         if self.settings.preview:
-            shown = exact if layer is rounded else to_float(layer)
+            shown = exact if np.array_equal(layer, rounded) else to_float(layer)
             self._extra[0].append(saving.to_image(over_background(shown, options.preview_background())))
             self._results.add_beside(self._extra[0][-1], index, "preview")
         if self.settings.output_origin:

@@ -1,17 +1,8 @@
-"""Call-backs by kind, kept for whoever wants to call them."""
+"""Call-backs by category, kept for whoever wants to call them."""
 
-registered = {}
-
-
-def _register(kind):
-    def register(callback, *, name=None):
-        registered.setdefault(kind, []).append(callback)
-
-    return register
+registered = {category: [] for category in ("ui_settings", "infotext_pasted", "after_component", "app_started")}
+callback_map = {f"callbacks_{category}": callbacks for category, callbacks in registered.items()}
 
 
-on_before_ui = _register("before_ui")
-on_ui_settings = _register("ui_settings")
-on_infotext_pasted = _register("infotext_pasted")
-on_after_component = _register("after_component")
-on_app_started = _register("app_started")
+def add_callback(callbacks, fun, *, name=None, category="unknown", filename=None):
+    callbacks.append(fun)
