@@ -36,6 +36,8 @@ SCHEDULER: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "clip_sample": False,
     "set_alpha_to_one": True,
+    # Without effect for this spacing; StableDiffusionPipeline warns about any other value.
+    "steps_offset": 1,
 }
 EMPTY_TEXT_SHARE = 0.1
 SCENE_SHARE = 0.07
@@ -140,6 +142,10 @@ class TextSide:
         )
         return self.encoder(tokens.input_ids.to(device_of(self.encoder)))[0]
 
+    def bound(self, unet: nn.Module) -> nn.Module:
+        """A UNet that is called with what this text side gives."""
+        return unet
+
 
 @torch.no_grad()
 def sample_latents(
@@ -192,6 +198,11 @@ class BaseStage:
         self.scale = float(kept["scale"])
         self.grey, self.blends = kept["grey"] * self.scale, kept["blends"] * self.scale
         self.rows, self.kinds = kept["rows"], kept["kinds"]
+
+    def rescale(self, scale: float) -> None:
+        """Use another scaling factor than the one that follows from these pictures."""
+        self.grey, self.blends = (latents * (scale / self.scale) for latents in (self.grey, self.blends))
+        self.scale = scale
 
     def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
         """Velocity error on a mix of grey pictures and scenes, text dropped in a tenth."""

@@ -58,13 +58,15 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--runs", type=Path, required=True, help="folder of checkpoints, one subfolder a stage")
-    parser.add_argument("--pipeline", type=Path, help="train for this SD1.5-style diffusers folder, not a new family")
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--pipeline", type=Path, help="train for this SD1.5 or SDXL diffusers folder, not a new family")
+    origin.add_argument("--start", type=Path, help="go on from this exported family, such as models/demo")
 
 
 def _workshop(arguments: argparse.Namespace) -> Any:
     from lib_layerdiffusion.training.family import Workshop
 
-    return Workshop(arguments.data, arguments.runs, pipeline=arguments.pipeline)
+    return Workshop(arguments.data, arguments.runs, pipeline=arguments.pipeline, start=arguments.start)
 
 
 def _run_data(arguments: argparse.Namespace) -> int:

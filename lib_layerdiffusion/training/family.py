@@ -1,79 +1,77 @@
 """Where a family's stages keep their results, how to load them again, and how to export them for use."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.training import export, pipelines, start
 from lib_layerdiffusion.training.base import BaseStage, PreciseAttention, TextSide, new_scheduler, new_unet
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents
-from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, load_average
+from lib_layerdiffusion.training.loop import CHECKPOINT, LoopSettings, Stage, TrainingLoop, load_average
 from lib_layerdiffusion.training.sharing import SHARING_RECIPES, SharingStage
 from lib_layerdiffusion.training.text import demo_subjects, demo_words, new_text_encoder, write_tokenizer
 from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.vae import VaeStage, icons_tensor, new_vae
 
-CARD: dict[str, Any] = {
-    "name": "demo",
-    "steps": 20,
-    "guidance": 3.0,
-    # E and D are the same for both kinds of methods; the published names differ.
-    "same_files": {f"layer_sd15_{name}": name for name in ("vae_transparent_encoder", "vae_transparent_decoder")},
-}
-"""What the diffusers host is told of an exported family."""
-
 
 @dataclass(frozen=True)
 class Workshop:
-    """A training folder: `data` holds the set, `runs` one folder a stage."""
+    """A training folder: `data` holds the set, `runs` one folder a stage.
+
+    pipeline: an SD1.5- or SDXL-style diffusers folder whose VAE, UNet and text encoder take the place of the first two
+    stages. start: an exported family that stands in for every stage that has no checkpoint in `runs`, and from which a
+    fresh stage goes on.
+    """
 
     data: Path
     runs: Path
     subjects: tuple[str, ...] = demo_subjects()
     pipeline: Path | None = None
-    """An SD1.5-style diffusers folder whose VAE, UNet and text encoder take the place of the first two stages."""
+    start: Path | None = None
+
+    def _has(self, stage: str) -> bool:
+        return (self.runs / stage / CHECKPOINT).exists()
+
+    def _load(self, stage: str, modules: Mapping[str, nn.Module]) -> None:
+        """A stage's trained weights, from its checkpoint or else from the family to start from."""
+        if self.start is not None and not self._has(stage):
+            start.load_modules(self.start, modules)
+        else:
+            load_average(self.runs / stage, modules)
 
     def vae(self) -> nn.Module:
         """The VAE, frozen: the pipeline's or the trained one."""
         if self.pipeline is not None:
-            from diffusers import AutoencoderKL
-
-            vae = AutoencoderKL.from_pretrained(self.pipeline, subfolder="vae").float()
-            return vae.requires_grad_(requires_grad=False).eval()
-        vae = new_vae()
-        load_average(self.runs / "vae", {"vae": vae})
+            vae = pipelines.pipeline_vae(self.pipeline)
+        else:
+            vae = new_vae()
+            self._load("vae", {"vae": vae})
         return vae.requires_grad_(requires_grad=False).eval()
 
     def base(self) -> tuple[nn.Module, TextSide, float]:
         """The UNet and text side, frozen, and the scaling factor of their latents."""
         if self.pipeline is not None:
-            return self._pipeline_base(self.pipeline)
+            return pipelines.pipeline_base(self.pipeline)
         folder = self.runs / "base"
         tokenizer = write_tokenizer(folder / "tokenizer", tuple(dict.fromkeys((*self.subjects, *demo_words()))))
         unet, encoder = new_unet(), new_text_encoder(tokenizer)
-        load_average(folder, {"unet": unet, "text_encoder": encoder})
-        scale = float(torch.load(folder / "latents.pt", weights_only=True)["scale"])
+        self._load("base", {"unet": unet, "text_encoder": encoder})
         for module in (unet, encoder):
             module.requires_grad_(requires_grad=False).eval()
         unet.set_attn_processor(PreciseAttention())
-        return unet.to(memory_format=torch.channels_last), TextSide(tokenizer, encoder), scale
+        return unet.to(memory_format=torch.channels_last), TextSide(tokenizer, encoder), self._scale()
 
-    def _pipeline_base(self, folder: Path) -> tuple[nn.Module, TextSide, float]:
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").float()
-        encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").float()
-        for module in (unet, encoder):
-            module.requires_grad_(requires_grad=False).eval()
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        scale = float(AutoencoderKL.load_config(folder, subfolder="vae").get("scaling_factor", 0.18215))
-        return unet, TextSide(tokenizer, encoder), scale
+    def _scale(self) -> float:
+        """The scaling factor of the family's latents; a family that training started from keeps its own."""
+        if self.start is not None:
+            return start.scaling_factor(self.start)
+        return float(torch.load(self.runs / "base" / "latents.pt", weights_only=True)["scale"])
 
     def scheduler(self) -> Any:
         """The noise schedule to train on: the pipeline's or the family's."""
@@ -85,78 +83,87 @@ class Workshop:
 
     def transparency(self) -> TransparencyStage:
         """Encoder and decoder as trained, with the VAE."""
-        stage = TransparencyStage(self.data, self.vae())
-        load_average(self.runs / "transparency", stage.modules)
+        stage = self._new_transparency()
+        if self.start is not None and not self._has("transparency"):
+            start.load_transparency(self.start, stage)
+        else:
+            load_average(self.runs / "transparency", stage.modules)
         return stage
+
+    def _new_transparency(self) -> TransparencyStage:
+        # Files for somebody else's pipeline are to drop into every host, so they have the published sizes.
+        return TransparencyStage(self.data, self.vae(), small=self.pipeline is None)
 
     def pairs(self) -> dict[str, Tensor]:
         """Latents for the layer stages, computed once."""
         path = self.runs / "pairs.pt"
         if not path.exists():
             icons = IconSet.load(self.data, style="3d").only(list(self.subjects))
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(paired_latents(self.transparency(), icons_tensor(icons)), path)
         return torch.load(path, weights_only=True)
 
     def layer(self, method: str) -> LayerStage | SharingStage:
-        """A layer stage with fresh changes on the base."""
+        """A layer stage with fresh changes on the base.
+
+        Raises:
+            SettingsError: an attention-sharing method is to be trained on an SDXL pipeline.
+        """
         unet, text, scale = self.base()
         if method in SHARING_RECIPES:
+            if isinstance(text, pipelines.XlTextSide):
+                raise SettingsError("The attention-sharing methods are made for SD1.5: take a method of SDXL's.")
             stage = SharingStage(SHARING_RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
         else:
             stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
         stage.use_schedule(self.scheduler())
         return stage
 
+    def stage(self, name: str, folder: Path) -> Stage:
+        """One stage (`vae`, `base`, `transparency` or a layer method), started from a family where one is given."""
+        origin = self.start
+        if name == "vae":
+            vae = VaeStage(self.data)
+            if origin is not None:
+                start.load_modules(origin, vae.modules)
+            return vae
+        if name == "base":
+            base = BaseStage(self.data, self.vae(), self.subjects, folder)
+            if origin is not None:
+                base.rescale(self._scale())
+                start.load_modules(origin, base.modules)
+            return base
+        if name == "transparency":
+            transparency = self._new_transparency()
+            if origin is not None:
+                start.load_transparency(origin, transparency)
+            return transparency
+        layer = self.layer(name)
+        if origin is not None:
+            start.load_layer(origin, layer)
+        return layer
+
     def train(self, stage_name: str, settings: LoopSettings) -> None:
-        """Run one stage (`vae`, `base`, `transparency` or a layer method) to the end of its budget."""
+        """Run one stage to the end of its budget."""
         torch.manual_seed(settings.seed)
-        folder = settings.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if stage_name == "vae":
-            stage = VaeStage(self.data)
-        elif stage_name == "base":
-            stage = BaseStage(self.data, self.vae(), self.subjects, folder)
-        elif stage_name == "transparency":
-            stage = TransparencyStage(self.data, self.vae())
-        else:
-            stage = self.layer(stage_name)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        stage = self.stage(stage_name, settings.folder)
         TrainingLoop(stage, settings).run(lambda line: print(line, flush=True))
 
     def export(self, target: Path) -> None:
-        """Write the pipeline, the transparent networks and every trained layer file, all fp16, under `target`."""
-        from diffusers import StableDiffusionPipeline
+        """Write the pipeline, the transparent networks and every trained layer file, all fp16, under `target`.
 
-        unet, text, scale = self.base()
-        vae = self.vae()
-        vae.register_to_config(scaling_factor=scale, force_upcast=False)
-        pipeline = StableDiffusionPipeline(
-            vae=vae.half(), text_encoder=text.encoder.half(), tokenizer=text.tokenizer, unet=unet.half(),
-            scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-        pipeline.save_pretrained(target)
-        config = target / "text_encoder" / "config.json"
-        # Stored in half precision, used in single: newer transformers take the dtype from here.
-        config.write_text(json.dumps({**json.loads(config.read_text()), "torch_dtype": "float32"}, indent=2) + "\n")
+        For somebody else's pipeline only the files that training made are written.
+        """
         layers = target / "layers"
-        layers.mkdir(exist_ok=True)
-        stage = self.transparency()
-        write_transparency(stage, layers)
+        layers.mkdir(parents=True, exist_ok=True)
+        export.write_transparency(self.transparency(), layers)
         for method in (*RECIPES, *SHARING_RECIPES):
-            if (self.runs / method / "checkpoint.pt").exists():
+            if self._has(method):
                 layer = self.layer(method)
                 load_average(self.runs / method, layer.modules)
-                save_file(layer.published(), layers / f"{layer.recipe.file}.safetensors")
-        (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in self.subjects))
-        (target / "layerdiffusion.json").write_text(json.dumps(CARD, indent=2) + "\n")
-
-
-def write_transparency(stage: TransparencyStage, folder: Path) -> None:
-    """Write E (its training gain folded into the last convolution) and D under their published file names."""
-    encoder = {key: value.detach().clone() for key, value in stage.encoder.state_dict().items()}
-    last = max(int(key.split(".")[1]) for key in encoder)
-    for part in ("weight", "bias"):
-        encoder[f"blocks.{last}.{part}"] *= stage.gain
-    decoder = stage.decoder.state_dict()
-    for name, state in (("vae_transparent_encoder", encoder), ("vae_transparent_decoder", decoder)):
-        halved = {key: value.detach().half().contiguous() for key, value in state.items()}
-        save_file(halved, folder / f"{name}.safetensors")
+                export.write_layer(layer, layers)
+        if self.pipeline is None:
+            unet, text, scale = self.base()
+            export.write_pipeline(target, self.vae(), unet, text, scale)
+            export.write_card(target, self.subjects)

@@ -187,7 +187,7 @@ class LayerStage:
         conditions = [self.pairs[name][rows] * self.scale for name in self.recipe.conditions]
         with torch.no_grad():
             text = self.text([self.words(int(row), generator) for row in rows])
-        unet = Conditioned(self.unet, conditions)
+        unet = Conditioned(self.text.bound(self.unet), conditions)
         return velocity_loss(unet, self.alphas, target, text, generator, prediction=self.prediction), {}
 
     def published(self) -> dict[str, Tensor]:

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
 
+CHECKPOINT = "checkpoint.pt"
+"""A stage's file in its folder."""
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -123,7 +126,7 @@ class TrainingLoop:
 
     @property
     def checkpoint(self) -> Path:
-        return self.settings.folder / "checkpoint.pt"
+        return self.settings.folder / CHECKPOINT
 
     @property
     def progress(self) -> float:
@@ -256,7 +259,7 @@ def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     Raises:
         SettingsError: the stage has no checkpoint yet.
     """
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     if not path.exists():
         raise SettingsError(f"There is no checkpoint in {folder}; run the stage before this one first.")
     average = torch.load(path, map_location="cpu", weights_only=True)["average"]

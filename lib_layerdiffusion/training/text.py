@@ -44,7 +44,8 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) for byte in plain] + [chr(256 + index) for index in range(len(others))]
 
 
-def learn_merges(words: list[str]) -> list[tuple[str, str]]:
+@lru_cache(maxsize=4)
+def learn_merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent first, until every word is a single token."""
     spelled = {word: [*word[:-1], word[-1] + _END] for word in sorted(set(words)) if word}
     merges: list[tuple[str, str]] = []
@@ -69,7 +70,7 @@ def write_tokenizer(folder: Path, subjects: tuple[str, ...]) -> Any:
     from transformers import CLIPTokenizer
 
     phrases = [*(s.replace("-", " ") for s in subjects), *(t.format("") for t in TEMPLATES), *BACKGROUNDS, "background"]
-    merges = learn_merges([word for phrase in phrases for word in phrase.split()])
+    merges = learn_merges(tuple(word for phrase in phrases for word in phrase.split()))
     alphabet = _byte_alphabet()
     tokens = [*alphabet, *(char + _END for char in alphabet), *dict.fromkeys(a + b for a, b in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]

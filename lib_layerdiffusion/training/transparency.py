@@ -58,13 +58,19 @@ def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 class TransparencyStage:
-    """Trains E and D together on a frozen VAE, against a patch discriminator."""
+    """Trains E and D together on a frozen VAE, against a patch discriminator.
 
-    def __init__(self, data: Path, vae: nn.Module, crop: int = 64) -> None:
+    small: networks of the bundled family's sizes; otherwise of the published files' (104 million parameters in D).
+    """
+
+    def __init__(self, data: Path, vae: nn.Module, crop: int = 64, *, small: bool = True) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
-        self.encoder = TransparentEncoder(widths=ENCODER_WIDTHS).to(memory_format=torch.channels_last)
-        self.decoder = TransparentDecoder(channels=DECODER_WIDTHS, layers=1, attention_levels=1)
-        self.decoder.to(memory_format=torch.channels_last)
+        self.encoder = TransparentEncoder(widths=ENCODER_WIDTHS) if small else TransparentEncoder()
+        self.decoder = (
+            TransparentDecoder(channels=DECODER_WIDTHS, layers=1, attention_levels=1) if small else TransparentDecoder()
+        )
+        for network in (self.encoder, self.decoder):
+            network.to(memory_format=torch.channels_last)
         # A fresh encoder is the identity: no offset.
         torch.nn.init.zeros_(self.encoder.blocks[-1].weight)
         torch.nn.init.zeros_(self.encoder.blocks[-1].bias)

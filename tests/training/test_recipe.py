@@ -49,7 +49,7 @@ def test_icon_set_selects(tmp_path):
 
 def test_merges_join_every_word():
     words = ["tree", "three", "red", "tee"]
-    merges = learn_merges(words)
+    merges = learn_merges(tuple(words))
     assert {"".join(pair) for pair in merges} >= {f"{word}</w>" for word in words}
 
 

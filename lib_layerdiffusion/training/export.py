@@ -1,0 +1,64 @@
+"""Writing a trained family as its users get it: a diffusers folder with layer files, everything in half precision."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lib_layerdiffusion.training.base import TextSide, new_scheduler
+from lib_layerdiffusion.training.layers import LayerStage
+from lib_layerdiffusion.training.sharing import SharingStage
+from lib_layerdiffusion.training.transparency import TransparencyStage
+
+CARD: dict[str, Any] = {
+    "name": "demo",
+    "steps": 20,
+    "guidance": 3.0,
+    # E and D are the same for both kinds of methods; the published names differ.
+    "same_files": {f"layer_sd15_{name}": name for name in ("vae_transparent_encoder", "vae_transparent_decoder")},
+}
+"""What the diffusers host is told of an exported family."""
+
+
+def write_pipeline(target: Path, vae: nn.Module, unet: nn.Module, text: TextSide, scale: float) -> None:
+    """Write VAE, UNet, text encoder, tokenizer and schedule as a StableDiffusionPipeline's folder."""
+    from diffusers import StableDiffusionPipeline
+
+    vae.register_to_config(scaling_factor=scale, force_upcast=False)
+    # Training lays weights out with the channels last, which safetensors files cannot hold.
+    vae, unet = (network.half().to(memory_format=torch.contiguous_format) for network in (vae, unet))
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text.encoder.half(), tokenizer=text.tokenizer, unet=unet,
+        scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(target)
+    config = target / "text_encoder" / "config.json"
+    # Stored in half precision, used in single: newer transformers take the dtype from here.
+    config.write_text(json.dumps({**json.loads(config.read_text()), "torch_dtype": "float32"}, indent=2) + "\n")
+
+
+def write_transparency(stage: TransparencyStage, folder: Path) -> None:
+    """Write E (its training gain folded into the last convolution) and D under their published file names."""
+    encoder = {key: value.detach().clone() for key, value in stage.encoder.state_dict().items()}
+    last = max(int(key.split(".")[1]) for key in encoder)
+    for part in ("weight", "bias"):
+        encoder[f"blocks.{last}.{part}"] *= stage.gain
+    decoder = stage.decoder.state_dict()
+    for name, state in (("vae_transparent_encoder", encoder), ("vae_transparent_decoder", decoder)):
+        halved = {key: value.detach().half().contiguous() for key, value in state.items()}
+        save_file(halved, folder / f"{name}.safetensors")
+
+
+def write_layer(layer: LayerStage | SharingStage, folder: Path) -> None:
+    """Write a method's file under its published name."""
+    save_file(layer.published(), folder / f"{layer.recipe.file}.safetensors")
+
+
+def write_card(target: Path, subjects: Iterable[str]) -> None:
+    """Write what the family knows and how it is best run."""
+    (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in subjects))
+    (target / "layerdiffusion.json").write_text(json.dumps(CARD, indent=2) + "\n")

@@ -1,0 +1,79 @@
+"""Reading an exported family back into a stage's modules, so that training can go on from it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.ldm_keys import diffusers_to_ldm
+from lib_layerdiffusion.training.layers import Difference, LayerStage, LowRank
+from lib_layerdiffusion.training.sharing import SharingStage
+from lib_layerdiffusion.training.transparency import TransparencyStage
+
+_FILES = {
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    "text_encoder": "text_encoder/model.safetensors",
+}
+
+
+def scaling_factor(family: Path) -> float:
+    """The scaling factor of a family's latents."""
+    return float(json.loads((family / "vae" / "config.json").read_text(encoding="utf-8"))["scaling_factor"])
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file of a family, in single precision.
+
+    Raises:
+        SettingsError: the family has no such file.
+    """
+    if not path.exists():
+        raise SettingsError(f"There is no {path.name} in {path.parent}: name an exported family, such as models/demo.")
+    return {key: value.float() for key, value in load_file(path).items()}
+
+
+def load_modules(family: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Load `vae`, `unet` and `text_encoder` from a family into modules of these names."""
+    for name, module in modules.items():
+        state = read(family / _FILES[name])
+        # Transformers' releases differ in whether a CLIP file lists its positions.
+        buffers = {key: value for key, value in module.state_dict().items() if key.endswith("position_ids")}
+        try:
+            module.load_state_dict({**buffers, **{key: state[key] for key in state if key in module.state_dict()}})
+        except RuntimeError as error:
+            raise SettingsError(f"The {name} in {family} has other sizes or words than this recipe's.") from error
+
+
+def load_transparency(family: Path, stage: TransparencyStage) -> None:
+    """Load E, its training gain taken out of the last convolution again, and D."""
+    encoder = read(family / "layers" / "vae_transparent_encoder.safetensors")
+    last = max(int(key.split(".")[1]) for key in encoder)
+    for part in ("weight", "bias"):
+        encoder[f"blocks.{last}.{part}"] /= stage.gain
+    stage.encoder.load_state_dict(encoder)
+    stage.decoder.load_state_dict(read(family / "layers" / "vae_transparent_decoder.safetensors"))
+
+
+@torch.no_grad()
+def load_layer(family: Path, stage: LayerStage | SharingStage) -> None:
+    """Load a method's file into its stage; a family without it leaves the stage fresh."""
+    path = family / "layers" / f"{stage.recipe.file}.safetensors"
+    if not path.exists():
+        return
+    tensors = read(path)
+    if isinstance(stage, SharingStage):
+        stage.sharing.load_state_dict(tensors)
+        return
+    names = diffusers_to_ldm(stage.unet.config)
+    for key, change in stage.changes.items():
+        root = f"diffusion_model.{names[key]}::"
+        if isinstance(change, LowRank):
+            change.up.copy_(tensors[f"{root}lora::0"])
+            change.down.copy_(tensors[f"{root}lora::1"])
+        elif isinstance(change, Difference):
+            change.change.copy_(tensors[f"{root}diff::0"])

@@ -1,0 +1,92 @@
+"""An exported family read back: training goes on from the weights that were shipped."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.training.family import Workshop
+from lib_layerdiffusion.training.layers import LowRank
+from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop
+
+SUBJECTS = ("fox", "owl")
+METHODS = ("transparent_attn", "bg2ble", "sd15_bg2fg")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two icons of each kind at 128 px."""
+    folder = tmp_path_factory.mktemp("data")
+    rgba = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 4), dtype=np.uint8)
+    np.save(folder / "rgba.npy", rgba)
+    rows = [(name, "3d", held) for held in (False, True) for name in SUBJECTS]
+    entries = [{"name": f"{name}{'-held' * held}", "style": style, "held_out": held} for name, style, held in rows]
+    (folder / "index.json").write_text(json.dumps(entries))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A family of random weights, exported."""
+    shop = Workshop(data, tmp_path_factory.mktemp("runs"), SUBJECTS)
+    torch.manual_seed(0)
+    for name in ("vae", "base", "transparency", *METHODS):
+        save(shop, name, spread=0.01)
+    target = tmp_path_factory.mktemp("family")
+    shop.export(target)
+    return target
+
+
+def save(shop, name, spread=0.0):
+    """Write a stage's checkpoint without training it; with a spread its weights are far from a fresh stage's."""
+    folder = shop.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    loop = TrainingLoop(shop.stage(name, folder), LoopSettings(folder, steps=1, threads=1))
+    for value in loop.average.values():
+        value.add_(torch.randn_like(value) * spread)
+    loop.save()
+
+
+def files(folder):
+    from safetensors.torch import load_file
+
+    return {str(path.relative_to(folder)): load_file(path) for path in folder.rglob("*.safetensors")}
+
+
+def test_exporting_what_was_started_from_gives_the_same_files(data, trained, tmp_path):
+    shop = Workshop(data, tmp_path / "runs", SUBJECTS, start=trained)
+    for name in METHODS:
+        save(shop, name)
+    shop.export(tmp_path / "again")
+    before, after = files(trained), files(tmp_path / "again")
+    assert after.keys() == before.keys()
+    for name, tensors in before.items():
+        assert tensors.keys() == after[name].keys()
+        for key, value in tensors.items():
+            # E's last layer was divided by its gain and multiplied again.
+            assert torch.allclose(value.float(), after[name][key].float(), rtol=2e-3, atol=1e-6), (name, key)
+
+
+def test_a_started_stage_is_not_fresh(data, trained, tmp_path):
+    shop = Workshop(data, tmp_path, SUBJECTS, start=trained)
+    started, fresh = (stage.changes for stage in (shop.stage("bg2ble", tmp_path / "bg2ble"), shop.layer("bg2ble")))
+    assert all(change.up.abs().sum() > 0 for change in started.values() if isinstance(change, LowRank))
+    assert all(change.up.abs().sum() == 0 for change in fresh.values() if isinstance(change, LowRank))
+    base = shop.stage("base", tmp_path / "base")
+    scale = json.loads((trained / "vae" / "config.json").read_text())["scaling_factor"]
+    assert base.scale == scale
+
+
+def test_a_folder_that_is_no_family_is_refused(data, tmp_path):
+    with pytest.raises(SettingsError, match="name an exported family"):
+        Workshop(data, tmp_path, SUBJECTS, start=tmp_path).vae()
+
+
+def test_other_words_than_the_familys_are_refused(data, trained, tmp_path):
+    with pytest.raises(SettingsError, match="other sizes or words"):
+        Workshop(data, tmp_path, (*SUBJECTS, "quagga"), start=trained).base()
