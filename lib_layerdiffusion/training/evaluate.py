@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lib_layerdiffusion.training.base import encode
+from lib_layerdiffusion.training.cutout import RemovalNetwork, colour_key, grab_cut
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.evaluate_family import Family, composite_psnr, over, psnr
 from lib_layerdiffusion.training.evaluate_sharing import sharing_figures
@@ -21,55 +20,52 @@ from lib_layerdiffusion.training.vae import icons_tensor, save_grid
 BORDER = 4
 
 
-def _cut_out(rgba: Tensor, *, grab: bool) -> Tensor:
-    """Alpha [N, 1, H, W] by what a user would do with the picture on a plain green ground."""
-    green = torch.tensor([0.0, 0.8, 0.0])[None, :, None, None]
-    shown = over(rgba, green)
-    if not grab:
-        return ((shown - green).abs().amax(dim=1, keepdim=True) / 0.5).clamp(0, 1)
-    masks: list[Tensor] = []
-    for picture in (shown * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
-        mask = np.zeros(picture.shape[:2], np.uint8)
-        side = picture.shape[0]
-        buffers = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(np.ascontiguousarray(picture), mask, (3, 3, side - 6, side - 6), *buffers, 4, cv2.GC_INIT_WITH_RECT)
-        masks.append(torch.from_numpy((mask & 1).astype(np.float32))[None])
-    return torch.stack(masks)
+def alpha_error(ours: Tensor, theirs: Tensor) -> float:
+    """Mean absolute error of the alpha of RGBA pictures [N, 4, H, W]."""
+    return float((ours[:, 3:] - theirs[:, 3:]).abs().mean())
 
 
 def reconstruction_figures(family: Family, data: Path, limit: int = 120) -> dict[str, float]:
-    """RGBA reconstruction, the ablation without the latent's offset, identity, and what cutting out would give."""
+    """RGBA reconstruction of held-out pictures, what it is without the latent, and identity."""
     held = icons_tensor(IconSet.load(data, held_out=True))
     icons = held[:: max(1, len(held) // limit)].float() / 255
     generator = torch.Generator().manual_seed(11)
-    soft, grey = translucent(generator, icons.shape[-1], 60), greyed(icons, generator)
-    found = {name: family.decode(family.encode(x)) for name, x in (("icons", icons), ("soft", soft), ("grey", grey))}
-    blind = {name: family.decode(family.encode(x, offset=False)) for name, x in (("soft", soft), ("grey", grey))}
-
-    def mae(ours: Tensor, theirs: Tensor) -> float:
-        return float((ours[:, 3:] - theirs[:, 3:]).abs().mean())
-
-    partly = ((soft[:, 3:] > 0.05) & (soft[:, 3:] < 0.95)).float()
-
-    def soft_mae(alpha: Tensor) -> float:
-        return float(((alpha - soft[:, 3:]).abs() * partly).sum() / partly.sum())
-
+    sets = {"held-out": icons, "translucent": translucent(generator, icons.shape[-1], 60)}
+    sets["grey subjects"] = greyed(icons, generator)
+    latents = {name: family.encode(rgba) for name, rgba in sets.items()}
+    found = {name: family.decode(latent) for name, latent in latents.items()}
+    figures = {"held-out composites, PSNR dB": composite_psnr(found["held-out"], icons)}
+    figures |= {f"{name} alpha MAE": alpha_error(found[name], rgba) for name, rgba in sets.items()}
+    for name in ("translucent", "grey subjects"):
+        blind = family.decode(latents[name], see_latent=False)
+        figures[f"{name} alpha MAE, latent zeroed"] = alpha_error(blind, sets[name])
+        plain = family.decode(family.encode(sets[name], offset=False))
+        figures[f"{name} alpha MAE, no offset"] = alpha_error(plain, sets[name])
     shown = premultiply_grey(icons)
-    plain = psnr(family.pixels(family.encode(icons, offset=False)), shown)
-    adjusted = psnr(family.pixels(family.encode(icons)), shown)
-    return {
-        "held-out composites, PSNR dB": composite_psnr(found["icons"], icons),
-        "held-out alpha MAE": mae(found["icons"], icons),
-        "translucent alpha MAE": mae(found["soft"], soft),
-        "translucent alpha MAE without the offset": mae(blind["soft"], soft),
-        "grey subjects alpha MAE": mae(found["grey"], grey),
-        "grey subjects alpha MAE without the offset": mae(blind["grey"], grey),
-        "plain VAE on the plain latent, PSNR dB": plain,
-        "plain VAE on the adjusted latent, PSNR dB": adjusted,
-        "soft regions alpha MAE: ours": soft_mae(found["soft"][:, 3:]),
-        "soft regions alpha MAE: colour key": soft_mae(_cut_out(soft, grab=False)),
-        "soft regions alpha MAE: GrabCut": soft_mae(_cut_out(soft, grab=True)),
+    plain_pixels = family.pixels(family.encode(icons, offset=False))
+    figures["plain VAE on the plain latent, PSNR dB"] = psnr(plain_pixels, shown)
+    figures["plain VAE on the adjusted latent, PSNR dB"] = psnr(family.pixels(latents["held-out"]), shown)
+    return figures
+
+
+def cutout_figures(family: Family, size: int = 128, count: int = 24, package: Path | None = None) -> dict[str, float]:
+    """Alpha in soft regions: ours against cutting the same pictures out of a plain ground.
+
+    package: the unpacked npm package of a background-removal network, to compare with that too.
+    """
+    soft = translucent(torch.Generator().manual_seed(12), size, count)
+    ground = torch.tensor([0.0, 0.8, 0.0])[None, :, None, None]
+    shown = over(soft, ground)
+    alphas = {
+        "ours": family.decode(family.encode(soft))[:, 3:],
+        "colour key": colour_key(shown, ground),
+        "GrabCut": grab_cut(shown),
     }
+    if package is not None:
+        alphas["background-removal network"] = RemovalNetwork.from_package(package)(shown)
+    partly = ((soft[:, 3:] > 0.05) & (soft[:, 3:] < 0.95)).float()
+    errors = {name: ((alpha - soft[:, 3:]).abs() * partly).sum() / partly.sum() for name, alpha in alphas.items()}
+    return {f"soft regions alpha MAE: {name}": float(error) for name, error in errors.items()}
 
 
 def features(rgba: Tensor) -> Tensor:

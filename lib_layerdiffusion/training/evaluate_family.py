@@ -117,9 +117,13 @@ class Family:
         return torch.cat([(self.vae.decode(part).sample / 2 + 0.5).clamp(0, 1) for part in latent.split(32)])
 
     @torch.no_grad()
-    def decode(self, latent: Tensor) -> Tensor:
-        """Straight RGBA [N, 4, H, W] of a VAE-scale latent, one pass."""
-        parts = [self.decoder(self.pixels(part), part).clamp(0, 1) for part in latent.split(32)]
+    def decode(self, latent: Tensor, *, see_latent: bool = True) -> Tensor:
+        """Straight RGBA [N, 4, H, W] of a VAE-scale latent, one pass; without the latent D sees the picture alone."""
+        seen = latent if see_latent else torch.zeros_like(latent)
+        parts = [
+            self.decoder(self.pixels(part), beside).clamp(0, 1)
+            for part, beside in zip(latent.split(32), seen.split(32), strict=True)
+        ]
         return torch.cat([torch.cat(parts)[:, 1:], torch.cat(parts)[:, :1]], dim=1)
 
     def generate(self, prompts: list[str], *, seed: int = 0, steps: int = 10, unet: nn.Module | None = None) -> Tensor:
