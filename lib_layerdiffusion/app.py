@@ -14,12 +14,13 @@ from typing import Any
 
 import gradio as gr
 
-from lib_layerdiffusion import panel
+from lib_layerdiffusion import panel, wording
 from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.examples import EXAMPLES
 from lib_layerdiffusion.methods import METHODS, Layer, LayerMethod
 from lib_layerdiffusion.page import ID
 from lib_layerdiffusion.page.composing import compose_tab, endings, picture_box
-from lib_layerdiffusion.page.jobs import MODEL_SAMPLER, Engine, Jobs, ModelFacts, reused
+from lib_layerdiffusion.page.jobs import MODEL_SAMPLER, Engine, Jobs, ModelFacts
 from lib_layerdiffusion.page.style import GROUND_CLASS, file_list, ground_choice, head_line, style_sheet, theme
 
 _CACHE_CHECK, _CACHE_AGE = 3600, 24 * 3600  # seconds
@@ -31,17 +32,18 @@ def serve(
     port: int = 7860,
     *,
     samplers: Sequence[str] = (),
+    subjects: Sequence[str] = (),
     announce: Callable[[str], object] | None = None,
 ) -> None:
     """Serve the page until Ctrl+C.
 
     host: address to listen on; "0.0.0.0" lets everybody on the network in. samplers: names to choose from beside the
-    model's own. announce: is told the page's address.
+    model's own. subjects: what a small model knows, to choose from. announce: is told the page's address.
 
     Raises:
         HostError: nothing can listen there.
     """
-    with served(engine, host, port, samplers=samplers) as (page, address):
+    with served(engine, host, port, samplers=samplers, subjects=subjects) as (page, address):
         if announce is not None:
             announce(address)
         page.block_thread()
@@ -49,11 +51,16 @@ def serve(
 
 @contextmanager
 def served(
-    engine: Engine, host: str = "127.0.0.1", port: int = 7860, *, samplers: Sequence[str] = ()
+    engine: Engine,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    *,
+    samplers: Sequence[str] = (),
+    subjects: Sequence[str] = (),
 ) -> Iterator[tuple[gr.Blocks, str]]:
     """The page and its address for the time of a `with`; arguments and errors as `serve`."""
     with tempfile.TemporaryDirectory(prefix="layerdiffusion-page-", ignore_cleanup_errors=True) as folder:
-        page = build_page(engine, Path(folder), samplers)
+        page = build_page(engine, Path(folder), samplers, subjects)
         try:
             _, address, _ = page.launch(
                 server_name=host,
@@ -72,10 +79,11 @@ def served(
             page.close(verbose=False)
 
 
-def build_page(engine: Engine, folder: Path, samplers: Sequence[str] = ()) -> gr.Blocks:
+def build_page(engine: Engine, folder: Path, samplers: Sequence[str] = (), subjects: Sequence[str] = ()) -> gr.Blocks:
     """The page, not yet served.
 
-    folder: for finished pictures; it lies in the system's place for temporary files and lives as long as the page.
+    samplers, subjects: as `serve`. folder: for finished pictures; it lies in the system's place for temporary files and
+    lives as long as the page.
     """
     cache = (_CACHE_CHECK, _CACHE_AGE)
     jobs = Jobs(engine, folder)
@@ -88,21 +96,22 @@ def build_page(engine: Engine, folder: Path, samplers: Sequence[str] = ()) -> gr
             ground_choice()
         with gr.Tabs():
             with gr.Tab("Generate"):
-                _generate_tab(engine, jobs, finished, samplers)
+                _generate_tab(engine, jobs, finished, samplers, subjects)
             with gr.Tab("Compose"):
                 compose_tab(jobs, finished)
     return page
 
 
-def _generate_tab(engine: Engine, jobs: Jobs, finished: Any, samplers: Sequence[str]) -> None:
+def _generate_tab(engine: Engine, jobs: Jobs, finished: Any, samplers: Sequence[str], subjects: Sequence[str]) -> None:
     with gr.Row():
         with gr.Column(scale=5, min_width=300):
-            prompts = _prompts()
+            prompts = _prompts(subjects)
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id=f"{ID}_generate")
                 stop = gr.Button("Stop", scale=1, min_width=80, elem_id=f"{ID}_stop")
             numbers = _numbers(engine.host, samplers)
-            made = _panel(engine.methods)
+            made = _panel(engine.methods, *prompts)
+            made.example.visible = not subjects  # the examples are meant for models that know everything
         with gr.Column(scale=5, min_width=300, elem_id=f"{ID}_right"):
             gallery, details = _results(jobs, finished, made)
     run = start.click(
@@ -119,11 +128,22 @@ def _generate_tab(engine: Engine, jobs: Jobs, finished: Any, samplers: Sequence[
     stop.click(jobs.stop, queue=False, api_name=False)
 
 
-def _prompts() -> list[Any]:
-    return [
-        gr.Textbox(label="Prompt", lines=2, placeholder="an apple, high quality", elem_id=f"{ID}_prompt"),
-        gr.Textbox(label="Negative prompt", lines=1, elem_id=f"{ID}_negative"),
-    ]
+def _prompts(subjects: Sequence[str]) -> list[Any]:
+    with gr.Group():
+        prompt = gr.Textbox(
+            next(iter(subjects), ""),
+            label="Prompt",
+            lines=2,
+            placeholder="an apple, high quality",
+            elem_id=f"{ID}_prompt",
+        )
+        if subjects:
+            known = gr.Dropdown(
+                list(subjects), value=None, label=f"This model knows {len(subjects)} subjects", elem_id=f"{ID}_subject"
+            )
+            known.input(None, [known], [prompt], js="(subject) => subject", api_name=False)
+        negative = gr.Textbox(label="Negative prompt", lines=1, elem_id=f"{ID}_negative")
+    return [prompt, negative]
 
 
 def _numbers(host: ModelFacts, samplers: Sequence[str]) -> list[Any]:
@@ -144,11 +164,15 @@ def _numbers(host: ModelFacts, samplers: Sequence[str]) -> list[Any]:
     return [width, height, batch, seed, sampler, steps, guidance]
 
 
-def _panel(methods: Sequence[LayerMethod]) -> panel.Panel:
+def _panel(methods: Sequence[LayerMethod], prompt: Any, negative: Any) -> panel.Panel:
     """The panel, for the methods that the model can run."""
-    made = panel.build(_always_enabled, picture_box, lambda name: f"{ID}_{name}")
+    made = panel.build(_always_enabled, picture_box, lambda name: f"{ID}_{name}", prompt=prompt, negative=negative)
     dropdown, shown = made.components["method"], made.components["preview"]
     dropdown.choices = [(row.label, row.label) for row in methods]
+    families = {row.family for row in methods}
+    made.family.value = next(iter(families)).value if len(families) == 1 else ""
+    examples = [row.name for row in EXAMPLES if any(row.method_of(family) in methods for family in families)]
+    made.example.choices = [(name, name) for name in examples]
     known = [row.label for row in methods]
     if dropdown.value not in known:
         # Methods that share a short name need the same controls, so the panel's other parts fit this one as well.
@@ -183,21 +207,37 @@ def _results(jobs: Jobs, finished: Any, made: panel.Panel) -> tuple[Any, list[An
     chosen = gr.State(0)
     gallery.select(_chosen, outputs=[chosen], api_name=False)
     summary = gr.HTML(elem_id=f"{ID}_summary")
-    with gr.Row(elem_classes=[f"{ID}_steps"]):
-        for layer in Layer:
-            button = gr.Button(f"Use as {layer}", size="sm", min_width=110, elem_id=f"{ID}_use_as_{layer}")
-            button.click(reused, [finished, chosen], [made.components[layer.value]], api_name=False)
+    _next_steps(jobs, finished, chosen, made)
     files = file_list(f"{ID}_files")
-    with gr.Row(elem_classes=[f"{ID}_steps"]):
-        for ending in endings():
-            button = gr.Button(
-                f"Layers as one {ending}", size="sm", min_width=110, elem_id=f"{ID}_save_{ending.removeprefix('.')}"
-            )
-            made_file = button.click(partial(jobs.add_layer_files, ending), [finished], [files], api_name=False)
-            made_file.success(None, js=_download_last(ending))
+    _layer_files(jobs, finished, files)
     with gr.Accordion("Settings of these pictures", open=False):
         infotext = gr.Textbox(show_label=False, lines=3, show_copy_button=True, elem_id=f"{ID}_infotext")
     return gallery, [files, summary, infotext, chosen]
+
+
+def _next_steps(jobs: Jobs, finished: Any, chosen: Any, made: panel.Panel) -> None:
+    """Buttons that take the chosen picture to the next step."""
+    method = made.components["method"]
+    with gr.Row(elem_classes=[f"{ID}_steps"]):
+        for layer in Layer:
+            button = gr.Button(wording.use_as(layer), size="sm", min_width=110, elem_id=f"{ID}_use_as_{layer}")
+            button.click(
+                partial(jobs.use, layer),
+                [finished, chosen, method],
+                [made.components[layer.value], method],
+                show_progress="hidden",
+                api_name=False,
+            )
+
+
+def _layer_files(jobs: Jobs, finished: Any, files: Any) -> None:
+    """Buttons that add files for editors to the list."""
+    with gr.Row(elem_classes=[f"{ID}_steps"]):
+        for ending in endings():
+            elem_id = f"{ID}_save_{ending.removeprefix('.')}"
+            button = gr.Button(f"Layers as one {ending}", size="sm", min_width=110, elem_id=elem_id)
+            added = button.click(partial(jobs.add_layer_files, ending), [finished], [files], api_name=False)
+            added.success(None, js=_download_last(ending))
 
 
 def _download_last(ending: str) -> str:

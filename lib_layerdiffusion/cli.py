@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _serve_page(arguments: argparse.Namespace) -> int:
-    return ui.run_ui(engine_from(arguments), arguments.host, arguments.port)
+    subjects = ui.known_subjects(arguments.checkpoint)
+    return ui.run_ui(engine_from(arguments), arguments.host, arguments.port, subjects)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from lib_layerdiffusion.errors import HostError
@@ -21,8 +22,21 @@ def add_ui_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def run_ui(engine: Any, host: str = LOCAL, port: int = 7860) -> int:
-    """Serve until Ctrl+C.
+def known_subjects(checkpoint: str | None) -> list[str]:
+    """What the model can be asked for where it is the bundled family, which is small; nothing for any other.
+
+    Raises:
+        ModelError: the bundled family is damaged.
+    """
+    from lib_layerdiffusion.commands.demo import subjects_of
+    from lib_layerdiffusion.places import bundled_family
+
+    family = bundled_family() if checkpoint is None else None
+    return [] if family is None else subjects_of(family)
+
+
+def run_ui(engine: Any, host: str = LOCAL, port: int = 7860, subjects: Sequence[str] = ()) -> int:
+    """Serve until Ctrl+C. subjects: what a small model knows.
 
     Raises:
         HostError: gradio is not installed, or nothing can listen there.
@@ -37,5 +51,5 @@ def run_ui(engine: Any, host: str = LOCAL, port: int = 7860) -> int:
         sys.stdout.write(f"LayerDiffusion is at {address} (Ctrl+C ends it)\n")
         sys.stdout.flush()
 
-    serve(engine, host, port, samplers=SAMPLER_NAMES, announce=announce)
+    serve(engine, host, port, samplers=SAMPLER_NAMES, subjects=subjects, announce=announce)
     return 0

@@ -14,7 +14,7 @@ import gradio as gr
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError
 from lib_layerdiffusion.files import write_png
-from lib_layerdiffusion.methods import Layer, LayerMethod
+from lib_layerdiffusion.methods import METHODS, Layer, LayerMethod
 from lib_layerdiffusion.page import ID
 from lib_layerdiffusion.request import PictureRequest, random_seed
 from lib_layerdiffusion.results import Result
@@ -132,6 +132,14 @@ class Jobs:
             new = sorted(made.folder.glob(f"*{ending}"))
             return [*made.paths, *map(str, others), *map(str, new)]
 
+    def use(self, layer: Layer, finished: Finished | None, chosen: int, label: str) -> tuple[str, Any]:
+        """The chosen picture's file, and the method that goes on from it where the model has one."""
+        with told():
+            paths = _there(finished).paths
+        method = METHODS.next_step(METHODS[label], layer)
+        goes_on = method.label if method is not None and method in self._engine.methods else gr.update()
+        return paths[min(chosen, len(paths) - 1)], goes_on
+
     def layers_to_compose(self, finished: Finished | None) -> tuple[str | None, str | None]:
         """Foreground and background of the first picture, those that it was made with among them."""
         with told():
@@ -153,13 +161,6 @@ def _there(finished: Finished | None) -> Finished:
     if finished is None:
         raise InputError("There is no picture to use yet: generate one first.")
     return finished
-
-
-def reused(finished: Finished | None, chosen: int) -> str:
-    """The picture of the gallery that is to be used in the next step, as a file."""
-    with told():
-        paths = _there(finished).paths
-    return paths[min(chosen, len(paths) - 1)]
 
 
 def _request(values: Sequence[Any], report: Callable[[str, int, int], None]) -> PictureRequest:

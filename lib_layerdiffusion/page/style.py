@@ -107,9 +107,9 @@ body[data-ground="dark"] .{ID}_grounded img {{ background: #1a1a1a; }}
 }}
 .{ID}_offered .label-clear-button {{ display: none; }}
 .{ID}_offered .stem {{ white-space: normal !important; overflow-wrap: anywhere; }}
-.{ID}_offered td.filename {{ display: block; overflow: visible; }}
+.{ID}_offered .filename {{ display: block !important; overflow: visible; }}
 .{ID}_offered td.download {{ min-width: 5rem; }}
-#{ID}_method input, #{ID}_sampler input {{ text-overflow: ellipsis; }}
+#{ID}_method input, #{ID}_sampler input {{ text-overflow: ellipsis; margin-right: 1.4rem; }}
 #{ID}_summary p {{ margin: 0; }}
 footer {{ display: none !important; }}
 @media (min-width: 900px) {{
@@ -119,6 +119,6 @@ footer {{ display: none !important; }}
     .gradio-container.app {{ padding: 8px 12px !important; }}
     .gradio-container .tabitem {{ padding: 10px 0; border: 0; }}
     .{ID}_steps button {{ padding-left: 4px; padding-right: 4px; }}
-    #{ID}_weight, #{ID}_stop_at {{ min-width: 100% !important; }}
+    #{ID}_weight, #{ID}_stop_at, #{ID}_method, #{ID}_example {{ min-width: 100% !important; }}
 }}
 </style>"""

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_layerdiffusion import LayerDiffusion, app
+from lib_layerdiffusion import LayerDiffusion, app, places
 from lib_layerdiffusion.commands import ui
 from lib_layerdiffusion.compose import merge, place
 from lib_layerdiffusion.errors import HostError
@@ -206,8 +206,8 @@ def test_a_picture_moves_on_to_the_next_step(browser, address, tmp_path: Path):
         generate(page, 1)
         page.wait_for_function("document.querySelector('#layerdiffusion_infotext textarea').value !== ''")
         page.click("#layerdiffusion_use_as_foreground")
-        choose(page, "layerdiffusion_method", TO_BLEND)
         page.wait_for_selector("#layerdiffusion_foreground img")
+        assert page.input_value("#layerdiffusion_method input") == TO_BLEND
         page.click("#layerdiffusion_generate")
         page.wait_for_function("document.querySelector('#layerdiffusion_files').innerText.includes('fg-to-blend')")
         (image,) = downloads(page, tmp_path).values()
@@ -262,6 +262,27 @@ def test_the_page_fits_a_telephone(browser, address):
         page.get_by_role("tab", name="Compose").click()
         page.wait_for_selector("#layerdiffusion_compose", state="visible")
         assert overflow(page) <= 0
+
+
+def test_a_small_models_subjects_are_there_to_choose_from(browser, engine):
+    with (
+        app.served(engine, port=free_port(), subjects=("red apple", "ghost")) as (_, url),
+        visit(browser, url) as opened,
+    ):
+        page = opened.page
+        assert page.input_value("#layerdiffusion_prompt textarea") == "red apple"
+        choose(page, "layerdiffusion_subject", "ghost")
+        page.wait_for_function("document.querySelector('#layerdiffusion_prompt textarea').value === 'ghost'")
+        assert not page.is_visible("#layerdiffusion_example")
+
+
+def test_only_the_bundled_family_has_subjects(monkeypatch, tmp_path: Path):
+    (tmp_path / "subjects.txt").write_text("red apple\n\nghost\n")
+    monkeypatch.setattr(places, "bundled_family", lambda: tmp_path)
+    assert ui.known_subjects(None) == ["red apple", "ghost"]
+    assert ui.known_subjects("model.safetensors") == []
+    monkeypatch.setattr(places, "bundled_family", lambda: None)
+    assert ui.known_subjects(None) == []
 
 
 class OpaqueEngine:
