@@ -243,13 +243,15 @@ class LayerRun:
 
     def finish(self, processed: Any) -> None:
         """Hand over previews and leave the host's UNet as it was."""
-        for images in self._extra:
-            processed.extra_images.extend(images)
-        for image, path in self._png_paths:
-            image.already_saved_as = path
-        self._results.describe(processed, self.models.earlier)
-        self._save_layer_files(processed)
-        self.release()
+        try:
+            for images in self._extra:
+                processed.extra_images.extend(images)
+            for image, path in self._png_paths:
+                image.already_saved_as = path
+            self._results.describe(processed, self.models.earlier)
+            self._save_layer_files(processed)
+        finally:
+            self.release()
 
     def _save_layer_files(self, processed: Any) -> None:
         """As the settings page wants it; the pictures are there and stay, also where this fails."""
