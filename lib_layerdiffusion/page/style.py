@@ -106,6 +106,7 @@ body[data-ground="dark"] .{ID}_grounded img {{ background: #1a1a1a; }}
     background: rgb(217 119 6 / 0.12); color: var(--body-text-color);
 }}
 .{ID}_offered .label-clear-button {{ display: none; }}
+.{ID}_offered .ext {{ margin-left: -0.28em; }}
 .{ID}_offered .stem {{ white-space: normal !important; overflow-wrap: anywhere; }}
 .{ID}_offered .filename {{ display: block !important; overflow: visible; }}
 .{ID}_offered td.download {{ min-width: 5rem; }}
