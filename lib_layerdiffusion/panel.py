@@ -67,24 +67,9 @@ def build(
     made: dict[str, Any] = {}
     default = cast("LayerMethod", _ROWS["method"].default)
     with accordion(value=False, label=wording.TITLE, elem_id=elem_id("enabled")) as made["enabled"]:
-        with gr.Row():
-            made["method"] = gr.Dropdown(
-                label=_ROWS["method"].label,
-                info=_ROWS["method"].help,
-                choices=list(METHODS),
-                value=default.label,
-                elem_id=elem_id("method"),
-                scale=3,
-            )
-            example = gr.Dropdown(
-                label=wording.EXAMPLE,
-                info=wording.EXAMPLE_HELP,
-                choices=[row.name for row in examples_of(None)],
-                value=None,
-                elem_id=elem_id("example"),
-                scale=1,
-                min_width=160,
-            )
+        made["method"] = gr.Dropdown(
+            label=_ROWS["method"].label, choices=list(METHODS), value=default.label, elem_id=elem_id("method")
+        )
         outcome = gr.HTML(note(default), elem_id=elem_id("outcome"))
         _row(made, elem_id, "weight", "stop_at")
         columns = _pictures(made, default, picture, elem_id)
@@ -93,6 +78,13 @@ def build(
         for layer, row in _layer_rows("prompts"):
             _add(made, elem_id, row.name, visible=has_own_prompt(default, layer))
         _decoding(made, elem_id)
+        example = gr.Dropdown(
+            label=wording.EXAMPLE,
+            info=wording.EXAMPLE_HELP,
+            choices=[row.name for row in examples_of(None)],
+            value=None,
+            elem_id=elem_id("example"),
+        )
         family = gr.Textbox("", visible=False, elem_id=elem_id("family"))
     finished = Panel(made, family, example)
     for part in (family, example):

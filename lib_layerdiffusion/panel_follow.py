@@ -12,7 +12,7 @@ from lib_layerdiffusion import wording
 from lib_layerdiffusion.examples import EXAMPLES
 from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod, Technique
 
-_NOTE_HEIGHT = "min-height: 5em"
+_NOTE_HEIGHT = "min-height: 4.2em"
 """Room for all that can be said of a method, so that what stands below keeps its place."""
 
 _FOLLOW = """(label, family, ...rest) => {

@@ -63,7 +63,7 @@ def wrong_model(loaded: Family) -> str:
 
 def marked(method: LayerMethod) -> str:
     """The label of a method that is not made for the loaded model."""
-    return f"{method.label} - not for the loaded model"
+    return f"{method.label} - not for this model"
 
 
 def use_as(layer: Layer) -> str:
@@ -86,7 +86,7 @@ def panel_texts() -> tuple[str, ...]:
     texts = [TITLE, EXAMPLE, EXAMPLE_HELP, DECODING, EDGES, NO_METHODS, *map(wrong_model, Family)]
     texts += [example.name for example in EXAMPLES]
     for row in FIELDS[1:]:
-        texts += [row.label, *([row.help] if row.attribute != "pictures" else [])]
+        texts += [row.label, *([row.help] if row.attribute != "pictures" and row.name != "method" else [])]
         choices = cast("Sequence[object]", row.kind.schema.get("enum", ()))
         texts += [value for value in choices if isinstance(value, str)]
     for method in METHODS.values():

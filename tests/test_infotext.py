@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 from strategies import settings as random_settings
 
 from lib_layerdiffusion.infotext import format_parameters, from_infotext, parse_parameters, to_infotext
-from lib_layerdiffusion.methods import METHODS, Layer
+from lib_layerdiffusion.methods import METHODS, Family, Layer
 from lib_layerdiffusion.pictures import picture_hash
 from lib_layerdiffusion.settings import FIELDS, LayerSettings
 
+BLOCKS = (Path(__file__).parent / "data" / "reference_infotexts.txt").read_text(encoding="utf-8").splitlines()
+"""The parameters of the 22 pictures with which the reference extension is checked, as its host wrote them."""
 OTHERS = {"Steps": "20", "Sampler": "Euler a", "Size": "512x512", "Lora hashes": '"a: 1, b: 2"'}
 PICTURE = np.random.default_rng(1).integers(0, 256, (4, 4, 4), dtype=np.uint8)
 
@@ -73,6 +77,37 @@ def test_blocks_of_the_reference_restore(old):
     restored = from_infotext(parse_parameters(reference_line(old)))
     assert restored.settings == LayerSettings(enabled=True, method=METHODS[old])
     assert (restored.ignored, dict(restored.picture_hashes)) == ((), {})
+
+
+@pytest.mark.parametrize("number", range(22))
+def test_the_published_pictures_restore(number):
+    """Read by rules of their own here: a line of plain values without commas, keys as the extension named them."""
+    line = BLOCKS[number]
+    written = dict(re.findall(r"layerdiffusion_(\w+): ([^,]*),", line))
+    restored = from_infotext(parse_parameters(f"an apple: red, on a table\nNegative prompt: bad, ugly\n{line}"))
+    settings = restored.settings
+    assert restored.ignored == ()
+    assert written["method"] in {settings.method.label, *settings.method.old_labels}
+    assert settings.method.family is (Family.SD15 if "realisticVision" in line else Family.SDXL)
+    assert (settings.enabled, settings.weight) == (True, 1.0)
+    assert settings.stop_at == float(written["ending_step"])
+    assert settings.resize_mode.value == written["resize_mode"]
+    names = {"fg": Layer.FOREGROUND, "bg": Layer.BACKGROUND, "blend": Layer.BLENDED}
+    assert set(restored.picture_hashes) == {names[n] for n in names if written[f"{n}_image"] == "True"}
+    assert all(settings.prompts[names[n]] == written.get(f"{n}_additional_prompt", "").strip() for n in names)
+
+
+def test_the_published_pictures_cover_most_methods():
+    used = Counter(from_infotext(parse_parameters(line)).settings.method.name for line in BLOCKS)
+    assert used == {
+        "transparent": 10,
+        "everything": 5,
+        "bg-to-fg": 2,
+        "fg-to-bg": 2,
+        "bg-to-blend": 1,
+        "fg-to-blend": 1,
+        "fg-blend-to-bg": 1,
+    }
 
 
 def test_a_block_of_the_reference_with_pictures_and_prompts():

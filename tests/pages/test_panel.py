@@ -165,7 +165,7 @@ def test_methods_of_the_loaded_model_come_first(browser, address):
         page.click("#layerdiffusion_method input")
         shown_labels = page.locator("[role=option]").all_inner_texts()
         assert [text.removeprefix("✓").strip() for text in shown_labels] == [
-            label if label.startswith("(SD1.5)") else f"{label} - not for the loaded model" for label in NEEDS
+            label if label.startswith("(SD1.5)") else f"{label} - not for this model" for label in NEEDS
         ]
         page.keyboard.press("Escape")
         page.click("#load_SDXL")
