@@ -28,6 +28,8 @@ def outcomes(job: BatchJob, tasks: list[Task]) -> Iterator[Outcome]:
     try:
         import ray
     except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
         raise HostError("Ray is not installed: run \"pip install 'ray[data]'\".") from error
     if not ray.is_initialized():
         ray.init()

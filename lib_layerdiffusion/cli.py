@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
-    # Hints about optional parts of transformers are nothing that a user of this command has asked for.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Hints about optional parts of these libraries are nothing that a user of this command has asked for.
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

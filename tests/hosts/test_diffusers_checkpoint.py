@@ -163,6 +163,12 @@ def test_a_place_without_a_model_is_refused(tmp_path):
         load_pipeline(tmp_path / "nothing.safetensors")
 
 
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r'^"nobody/nothing" cannot be loaded: check its name and the connection'):
+        load_pipeline("nobody/nothing")
+
+
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 CROSS = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 

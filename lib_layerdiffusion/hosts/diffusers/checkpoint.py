@@ -58,9 +58,11 @@ def _from_pretrained(source: str, dtype: torch.dtype, *, local: bool) -> Diffusi
         with _quietly() if local else nullcontext():
             pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, **{_DTYPE: dtype})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        where = "folder" if local else "hub"
+        if not local:
+            remedy = "check its name and the connection to the hub, or give a file or a folder"
+            raise ModelError(f'"{source}" cannot be loaded: {remedy}.') from error
         reason = str(error).split("\n", 1)[0][:200]
-        raise ModelError(f'"{source}" cannot be loaded from the {where}: {reason}') from error
+        raise ModelError(f'"{source}" cannot be loaded from the folder: {reason}') from error
     if not (hasattr(pipeline, "unet") and hasattr(pipeline, "vae")):
         raise ModelError(
             f'"{source}" is a {type(pipeline).__name__}: choose a Stable Diffusion 1.5 or XL model instead.'
