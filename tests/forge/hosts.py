@@ -66,6 +66,7 @@ class FakeForge:
 
     def __init__(self, folder: Path) -> None:
         from modules import paths, shared
+        from modules.api import api  # noqa: F401  # as where the API is on
 
         from tests.forge import weights
 
@@ -144,7 +145,7 @@ class FakeForge:
             processed = process(p)
         except Exception as error:  # noqa: BLE001
             return Result(error=error, reports=list(errors.reports))
-        images = [*processed.images, *processed.extra_images]
+        images = [_answered(image) for image in [*processed.images, *processed.extra_images]]
         info = {"extra_generation_params": processed.extra_generation_params, "comments": processed.comments}
         return Result(images, None, list(errors.reports), processed.infotexts[0], info)
 
@@ -155,6 +156,16 @@ class FakeForge:
         from modules import shared
 
         setattr(shared.opts, name, value)
+
+
+def _answered(image: Image.Image) -> Image.Image:
+    """The picture as the API's answer holds it, with what the page's gallery knows about it."""
+    from modules.api import api
+
+    answer = Image.open(io.BytesIO(base64.b64decode(api.encode_pil_to_base64(image))))
+    answer.load()
+    vars(answer).update({name: value for name, value in vars(image).items() if name == "already_saved_as"})
+    return answer
 
 
 class _Guidance:

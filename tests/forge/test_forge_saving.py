@@ -28,9 +28,19 @@ def test_a_format_without_alpha_gets_a_png_beside_it(forge, ask, chosen):
     layer, flat = forge.saved()[-2:]
     assert layer.suffix == ".png"
     assert flat.suffix == f".{chosen}"
+    assert Image.open(flat).mode == "RGB"
     saved = Image.open(layer)
     assert np.array_equal(np.asarray(saved), result.array())
     assert "LayerDiffusion method" in saved.info["parameters"]
+
+
+@pytest.mark.parametrize("chosen", ["png", "jpg", "webp"])
+def test_the_api_answers_with_alpha_whatever_the_format(forge, ask, chosen):
+    forge.option("samples_format", chosen)
+    result = forge.run(ask(TRANSPARENT))
+    assert [image.mode for image in result.images] == ["RGBA", "RGB"]
+    assert [image.format for image in result.images] == ["PNG", {"jpg": "JPEG"}.get(chosen, chosen.upper())]
+    assert forge.run(None).images[0].format == result.images[1].format  # plain pictures are as chosen
 
 
 def test_the_gallery_shows_the_png_where_another_format_is_chosen(fake, ask):

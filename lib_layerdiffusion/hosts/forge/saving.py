@@ -1,12 +1,17 @@
-"""Alpha on disk: Forge's stealth infotext overwrites it, and its JPEG saver drops it."""
+"""Alpha on disk and in the API: Forge's stealth infotext overwrites it, and what writes other formats drops it."""
 
 from __future__ import annotations
 
+import base64
+import io
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from modules import images, processing, shared, stealth_infotext
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 _MARK = "keeps_layerdiffusion_alpha"
 OPAQUE = (255, 255)
@@ -18,21 +23,51 @@ def has_transparency(image: Image.Image) -> bool:
 
 
 def keep_alpha() -> None:
-    """Let the host's stealth infotext pass over pictures with transparency, whose infotext stands in a text chunk.
+    """Let transparency through where the host would drop it: in its stealth infotext and in its API's answer."""
+    _extend(stealth_infotext, "add_stealth_pnginfo", _unless_transparent)
+    api = sys.modules.get("modules.api.api")  # not there where the API is off
+    if api is not None:
+        _extend(api, "encode_pil_to_base64", _as_png_where_transparent)
 
-    It writes into the alpha channel of every PNG after setting it to opaque. Every saver goes through it, the gallery's
-    button included, so an option set for the time of a run would not be enough.
+
+def _extend(module: Any, name: str, extended: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put `extended(own)` in the place of a function of the host's; twice is once."""
+    own = getattr(module, name)
+    if not getattr(own, _MARK, False):
+        function = extended(own)
+        setattr(function, _MARK, True)
+        setattr(module, name, function)
+
+
+def _unless_transparent(write: Callable[..., Any]) -> Callable[..., Any]:
+    """Stealth infotext goes into the alpha channel of every PNG, which is set to opaque first.
+
+    The infotext of what it passes over stands in a text chunk. Every saver goes through it, the gallery's button
+    included, so an option set for the time of a run would not be enough.
     """
-    write = stealth_infotext.add_stealth_pnginfo
-    if getattr(write, _MARK, False):
-        return
 
     def write_unless_transparent(params: Any) -> None:
         if not has_transparency(params.image):
             write(params)
 
-    setattr(write_unless_transparent, _MARK, True)
-    stealth_infotext.add_stealth_pnginfo = write_unless_transparent
+    return write_unless_transparent
+
+
+def _as_png_where_transparent(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """The API answers in the format that is chosen for files; a layer is a PNG in any case."""
+
+    def encode_with_alpha(image: Any) -> Any:
+        if not isinstance(image, Image.Image) or not has_transparency(image):
+            return encode(image)
+        text = PngInfo()
+        for key, value in image.info.items():
+            if isinstance(key, str) and isinstance(value, str):
+                text.add_text(key, value)
+        content = io.BytesIO()
+        image.save(content, format="PNG", pnginfo=text)
+        return base64.b64encode(content.getvalue())
+
+    return encode_with_alpha
 
 
 def keeps_alpha(file_format: str) -> bool:
