@@ -68,6 +68,7 @@ class TabPage:
                     [made.components[layer.value], method],
                     js=_SELECTED,
                     show_progress="hidden",
+                    api_name=False,
                 )
         enabled.change(None, [enabled], [row], js=_SHOW_IF_ENABLED)
 
@@ -97,7 +98,7 @@ def follow_checkpoint(pages: Iterable[TabPage]) -> None:
         return
     outputs = [part for made in panels for part in made.of_model]
     methods = [made.components["method"] for made in panels]
-    quietly = {"show_progress": "hidden", "queue": False}
+    quietly = {"show_progress": "hidden", "queue": False, "api_name": False}
     Context.root_block.load(_for_checkpoint, [menu, *methods], outputs, **quietly)
     menu.change(_for_checkpoint, [menu, *methods], outputs, **quietly)
 
