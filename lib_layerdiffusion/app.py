@@ -22,6 +22,7 @@ from lib_layerdiffusion.page import ID
 from lib_layerdiffusion.page.composing import compose_tab, endings, picture_box
 from lib_layerdiffusion.page.jobs import MODEL_SAMPLER, Engine, Jobs, ModelFacts
 from lib_layerdiffusion.page.style import GROUND_CLASS, file_list, ground_choice, head_line, style_sheet, theme
+from lib_layerdiffusion.page.versions import taken
 
 _CACHE_CHECK, _CACHE_AGE = 3600, 24 * 3600  # seconds
 
@@ -68,8 +69,8 @@ def served(
                 prevent_thread_lock=True,
                 quiet=True,
                 share=False,
-                show_api=False,
                 _frontend=False,  # no request to itself, which fails behind a proxy and on a busy machine
+                **taken(page.launch, show_api=False, theme=theme(), head=style_sheet()),
             )
         except OSError as error:
             raise HostError(f"Nothing can listen on {host}:{port}: give another --port or --host.") from error
@@ -87,9 +88,8 @@ def build_page(engine: Engine, folder: Path, samplers: Sequence[str] = (), subje
     """
     cache = (_CACHE_CHECK, _CACHE_AGE)
     jobs = Jobs(engine, folder)
-    with gr.Blocks(
-        theme(), title="LayerDiffusion", head=style_sheet(), analytics_enabled=False, delete_cache=cache
-    ) as page:
+    looks = taken(gr.Blocks, theme=theme(), head=style_sheet())
+    with gr.Blocks(title="LayerDiffusion", analytics_enabled=False, delete_cache=cache, **looks) as page:
         finished = gr.State(None)
         with gr.Row(elem_classes=[f"{ID}_bar"]):
             head_line(engine.host.source)
@@ -211,7 +211,8 @@ def _results(jobs: Jobs, finished: Any, made: panel.Panel) -> tuple[Any, list[An
     files = file_list(f"{ID}_files")
     _layer_files(jobs, finished, files)
     with gr.Accordion("Settings of these pictures", open=False):
-        infotext = gr.Textbox(show_label=False, lines=3, show_copy_button=True, elem_id=f"{ID}_infotext")
+        copying = taken(gr.Textbox, show_copy_button=True, buttons=["copy"])
+        infotext = gr.Textbox(show_label=False, lines=3, elem_id=f"{ID}_infotext", **copying)
     return gallery, [files, summary, infotext, chosen]
 
 

@@ -4,6 +4,14 @@ Hosts show the message as it stands (page, API response, command line), so a mes
 an internal name or more than a sentence.
 """
 
+import json
+
+
+def quoted(text: object) -> str:
+    """What somebody wrote, for a message: in double quotes, on one line, and not too long."""
+    shown = str(text)
+    return json.dumps(shown if len(shown) <= 60 else f"{shown[:57]}...", ensure_ascii=False)
+
 
 class LayerDiffusionError(Exception):
     """Base of every error that a user can cause and put right."""

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import cast
 
 from lib_layerdiffusion import kinds
-from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.errors import SettingsError, quoted
 from lib_layerdiffusion.images import ResizeMode
 from lib_layerdiffusion.kinds import Kind
 from lib_layerdiffusion.methods import METHODS, Layer
@@ -265,4 +265,4 @@ def _unknown_name(key: str) -> str:
         if close
         else f"use {', '.join(row.name for row in FIELDS)}."
     )
-    return f'There is no setting "{key}": {hint}'
+    return f"There is no setting {quoted(key)}: {hint}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.errors import SettingsError, quoted
 
 
 class Family(str, Enum):
@@ -155,10 +155,10 @@ class MethodTable(Mapping[str, LayerMethod]):
             return rows[0]
         if rows:
             families = " and ".join(row.family for row in rows)
-            raise SettingsError(f'Method "{name}" exists for {families}: say which family is meant.')
+            raise SettingsError(f"Method {quoted(name)} exists for {families}: say which family is meant.")
         known = [row for row in self._rows.values() if family in (None, row.family)]
         names = list(dict.fromkeys(row.name for row in known)) if family else list(self._rows)
-        raise SettingsError(f'There is no method "{name}"; use one of: {", ".join(names)}.')
+        raise SettingsError(f"There is no method {quoted(name)}; use one of: {', '.join(names)}.")
 
     def next_step(self, done: LayerMethod, given: Layer) -> LayerMethod | None:
         """The method that goes on from `done` when a picture of its result is used as `given`, None if there is none.

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as trials
+from hypothesis import strategies as st
 from strategies import settings as random_settings
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, ModelError, SettingsError
@@ -133,6 +135,28 @@ def test_a_wrong_value_is_named_with_what_is_valid(values, complaint):
         LayerSettings.from_mapping(values)
     assert str(refused.value).endswith(".")
     assert "\n" not in str(refused.value)
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(
+    PLAIN | st.sampled_from([*METHODS, "transparent", "1", "true", "Just Resize", [[0, 0], [0, 0]]]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@trials(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from([name for row in FIELDS for name in row.names]) | st.text(max_size=9), JSON))
+def test_whatever_the_api_is_sent_is_read_or_refused_with_a_sentence(values):
+    try:
+        read = LayerSettings.from_mapping(values)
+    except LayerDiffusionError as error:
+        complaint = str(error)
+    else:
+        complaint = "."
+        assert not read.enabled or LayerSettings.from_mapping(read.to_mapping()) == read
+    assert complaint.endswith(".")
+    assert "\n" not in complaint
 
 
 def test_an_object_made_in_python_is_checked_too():

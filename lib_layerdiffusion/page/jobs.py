@@ -16,6 +16,7 @@ from lib_layerdiffusion.errors import InputError, LayerDiffusionError
 from lib_layerdiffusion.files import write_png
 from lib_layerdiffusion.methods import METHODS, Layer, LayerMethod
 from lib_layerdiffusion.page import ID
+from lib_layerdiffusion.page.versions import taken
 from lib_layerdiffusion.request import PictureRequest, random_seed
 from lib_layerdiffusion.results import Result
 from lib_layerdiffusion.settings import LayerSettings
@@ -66,7 +67,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except LayerDiffusionError as error:
-        raise gr.Error(html.escape(str(error)), duration=None) from error
+        quietly = taken(gr.Error, print_exception=False)
+        raise gr.Error(html.escape(str(error)), duration=None, **quietly) from error
 
 
 class Jobs:

@@ -37,6 +37,9 @@ def theme() -> Any:
         slider_color="*primary_500",
         slider_color_dark="*primary_500",
         button_secondary_background_fill="*background_fill_primary",
+        button_border_width="1px",
+        button_secondary_border_color="*border_color_primary",
+        button_secondary_border_color_dark="*border_color_primary",
         button_secondary_background_fill_hover="*neutral_100",
     )
 

@@ -28,6 +28,13 @@ SD15 = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 FG_TO_BG = "(SD1.5) From Foreground to Background (need batch size 2)"
 SENT = {"Steps": "20", "Sampler": "Euler"}
 PREFIX = "/layerdiffusion/v1"
+FIELDS_OF = {
+    "compose": ["foreground", "background", "left", "top", "scale", "linear"],
+    "decode": ["latent", "picture", "family", "decode_passes"],
+    "encode": ["picture"],
+    "layers": ["layers", "width", "height", "format"],
+}
+NAMES = ["name", "picture", "left", "top", "visible", "image", "composite"]
 
 
 @pytest.fixture
@@ -456,6 +463,24 @@ class TestRoutes:
         answer = client.post(f"{PREFIX}/{route}", json={**bodies[route], **changes, **tensors})
         assert answer.status_code == 422
         assert expected in answer.json()["detail"]
+
+    @trials(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+    @given(st.data())
+    def test_whatever_is_sent_is_answered_and_nothing_breaks(self, client, data):
+        route = data.draw(st.sampled_from(sorted(FIELDS_OF)))
+        whole = encode_picture(np.full((8, 8, 4), 200, np.uint8))
+        latent = _safetensors(torch.zeros(4, 1, 1))
+        plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+        value = st.recursive(
+            plain | st.sampled_from([whole, latent, "x.png", "../x.png", [[0, 0], [0, 0]], "psd", "1"]),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+            max_leaves=6,
+        )
+        body = data.draw(st.dictionaries(st.sampled_from([*FIELDS_OF[route], "other"]), value))
+        answer = client.post(f"{PREFIX}/{route}", json=body)
+        assert answer.status_code in {200, 422}, answer.text
+        if answer.status_code == 422:
+            assert answer.json()["detail"].endswith(".")
 
     def test_no_json_at_all(self, client):
         assert client.post(f"{PREFIX}/compose", content=b"{").status_code == 422
