@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import gradio as gr
+from gradio.context import Context
 
 from lib_layerdiffusion import wording
 from lib_layerdiffusion.controls import control
@@ -155,7 +156,10 @@ def _follow(panel: Panel, places: list[Any]) -> None:
     pictures = [panel.components[row.name] for _, row in _layer_rows("pictures")]
     prompts = [panel.components[row.name] for _, row in _layer_rows("prompts")]
     inputs, outputs = [method, panel.family, *pictures], [*places, *prompts]
-    gr.on([part.change for part in inputs], None, inputs, outputs, js=follow_script())
+    triggers = [part.change for part in inputs]
+    if Context.root_block is not None:  # hosts put remembered values into a panel that is built
+        triggers.append(Context.root_block.load)
+    gr.on(triggers, None, inputs, outputs, js=follow_script())
 
 
 def _offer(panel: Panel, prompt: Any, negative: Any) -> None:

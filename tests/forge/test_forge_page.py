@@ -97,6 +97,12 @@ def test_choosing_a_method_asks_no_server(host_page):
     assert not changed[True]
 
 
+def test_a_remembered_method_is_followed_when_the_page_opens(host_page):
+    at_opening = [d for d in host_page.config["dependencies"] if any(event == "load" for _, event in d["targets"])]
+    changed = {out for dependency in at_opening if not dependency["backend_fn"] for out in dependency["outputs"]}
+    assert {find(host_page, f"layerdiffusion_{tab}_outcome")["id"] for tab in ("txt2img", "img2img")} <= changed
+
+
 def test_both_panels_follow_the_menu_of_checkpoints(host_page):
     menu = next(
         part

@@ -37,6 +37,15 @@ NEEDS = {
 }
 
 
+def launched(host: gr.Blocks) -> Iterator[str]:
+    """The address of a host page, for a fixture."""
+    _, url, _ = host.launch(
+        server_port=free_port(), _frontend=False, prevent_thread_lock=True, quiet=True, show_api=False
+    )
+    yield url
+    host.close(verbose=False)
+
+
 @contextmanager
 def accordion(*, value: bool, label: str, elem_id: str) -> Iterator[Any]:
     """As a host's: a checkbox that is a container."""
@@ -71,11 +80,16 @@ def address() -> Iterator[str]:
         button = gr.Button("Read", elem_id="read")
         answer = gr.Textbox(elem_id="answer")
         button.click(read, made.inputs, answer)
-    _, url, _ = host.launch(
-        server_port=free_port(), _frontend=False, prevent_thread_lock=True, quiet=True, show_api=False
-    )
-    yield url
-    host.close(verbose=False)
+    yield from launched(host)
+
+
+@pytest.fixture
+def remembering() -> Iterator[str]:
+    """A host that puts a remembered method into the panel when that is built."""
+    with gr.Blocks(gr.themes.Default(font=["sans-serif"], font_mono=["monospace"]), analytics_enabled=False) as host:
+        made = panel.build(accordion, picture, lambda name: f"layerdiffusion_{name}")
+        made.components["method"].value = list(NEEDS)[3]
+    yield from launched(host)
 
 
 def shown(page: Any, name: str) -> bool:
@@ -123,6 +137,13 @@ def test_only_the_controls_of_the_chosen_method_are_there(browser, address):
             assert [name for name in PICTURES if f"missing: a {name} picture" in said_of_it] == sorted(pictures)
             places.add((top(page, "method"), top(page, "weight")))
         assert len(places) == 1  # nothing jumps
+
+
+def test_a_remembered_method_has_its_controls_when_the_page_opens(browser, remembering):
+    with visit(browser, remembering) as opened:
+        page = opened.page
+        page.wait_for_selector("#layerdiffusion_blended_prompt", state="visible")
+        assert outcome(page) == f"Gives {METHODS[list(NEEDS)[3]].outcome}."
 
 
 def test_a_picture_that_is_given_is_no_longer_missing(browser, address, tmp_path: Path):
