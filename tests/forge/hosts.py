@@ -304,7 +304,8 @@ class RealForge:
         else:
             body["override_settings"]["token_merging_ratio"] = 0.0
         if body.get("enable_hr"):
-            body.update(hr_additional_modules=["Use same choices"], hr_cfg=2, hr_scale=1.5)
+            # The host's API has no defaults for these that its own second pass can use.
+            body.update(hr_additional_modules=["Use same choices"], denoising_strength=0.75, hr_cfg=2, hr_scale=1.5)
         if "init_images" in body:
             body["init_images"] = [encoded(image) for image in body["init_images"]]
             body.update(inpainting_fill=1, mask_blur=0)
