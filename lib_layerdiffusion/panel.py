@@ -106,7 +106,8 @@ def for_model(family: Family | None, label: str | None, *, known: bool = True) -
     choices = [(row.label, row.label) for row in own]
     choices += [(wording.marked(row) if known else row.label, row.label) for row in others]
     chosen = METHODS.get(label or "")
-    same = [row.label for row in own if chosen is not None and row.name == chosen.name]
+    # One of the model's own is not set again: an answer that comes late would undo what was chosen meanwhile.
+    same = [row.label for row in own if chosen is not None and chosen not in own and row.name == chosen.name]
     method = gr.update(choices=choices, value=same[0]) if same else gr.update(choices=choices)
     named = (family.value if family else wording.NO_FAMILY) if known else ""
     return [method, named, gr.update(choices=[row.name for row in examples_of(family)])]

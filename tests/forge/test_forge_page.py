@@ -197,6 +197,7 @@ class TestCheckpoints:
         shown = [name for name, _ in updates[0]["choices"]]
         assert shown[:4] == [row.label for row in METHODS.of_family(Family.SD15)]
         assert shown[4:] == [wording.marked(row) for row in METHODS.of_family(Family.SDXL)]
+        assert "value" not in _for_checkpoint(name, TRANSPARENT)[0]  # or a late answer would undo a paste
         unknown = _for_checkpoint("nothing like it", xl)
         assert unknown[1] == ""
         assert {name for name, _ in unknown[0]["choices"]} == set(METHODS)
