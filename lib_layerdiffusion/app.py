@@ -210,7 +210,7 @@ def _results(jobs: Jobs, finished: Any, made: panel.Panel) -> tuple[Any, list[An
     _next_steps(jobs, finished, chosen, made)
     files = file_list(f"{ID}_files")
     _layer_files(jobs, finished, files)
-    with gr.Accordion("Settings of these pictures", open=False):
+    with gr.Accordion("Settings of these pictures", open=False, elem_id=f"{ID}_about"):
         copying = taken(gr.Textbox, show_copy_button=True, buttons=["copy"])
         infotext = gr.Textbox(show_label=False, lines=3, elem_id=f"{ID}_infotext", **copying)
     return gallery, [files, summary, infotext, chosen]

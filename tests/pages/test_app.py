@@ -103,6 +103,8 @@ def test_prompt_in_rgba_file_out(browser, address, engine, tmp_path: Path):
         choose(page, "layerdiffusion_sampler", "Euler a")
         generate(page, 1)
         ((name, image),) = downloads(page, tmp_path).items()
+        page.click("#layerdiffusion_about button")
+        page.wait_for_selector("#layerdiffusion_infotext textarea")
         page.wait_for_function("document.querySelector('#layerdiffusion_infotext textarea').value !== ''")
         text = page.input_value("#layerdiffusion_infotext textarea")
     expected = engine.generate(
@@ -204,7 +206,6 @@ def test_a_picture_moves_on_to_the_next_step(browser, address, tmp_path: Path):
         page.click("#layerdiffusion_use_as_foreground")
         assert "generate one first" in said(page)
         generate(page, 1)
-        page.wait_for_function("document.querySelector('#layerdiffusion_infotext textarea').value !== ''")
         page.click("#layerdiffusion_use_as_foreground")
         page.wait_for_selector("#layerdiffusion_foreground img")
         assert page.input_value("#layerdiffusion_method input") == TO_BLEND
