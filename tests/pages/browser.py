@@ -91,7 +91,7 @@ def upload(page: Any, elem_id: str, path: Path) -> None:
 
 def said(page: Any) -> str:
     """What the error that the page shows says; the error is put away."""
-    toast = page.wait_for_selector(".toast-body.error .toast-text")
+    toast = page.wait_for_selector(".toast-body.error :is(.toast-text, .toast-message-text)")  # gradio 4, 6
     text = toast.inner_text()
     page.click(".toast-close")
     page.wait_for_selector(".toast-body.error", state="detached")
