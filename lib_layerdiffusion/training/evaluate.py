@@ -131,9 +131,9 @@ def layer_figures(family: Family, data: Path, count: int = 48) -> dict[str, floa
     figures: dict[str, float] = {}
     if family.has("bg2ble"):
         made = family.pixels(run("bg2ble", both))
-        # The new subject lies where the picture changed; all else has to stay.
-        changed = ((made - scenes).abs().amax(1, keepdim=True) > 0.12).float()
-        outside = 1 - F.max_pool2d(changed, 9, stride=1, padding=4)
+        # A subject stands where its own picture does, or mirrored; all else, less a few pixels around it, has to stay.
+        subject = torch.maximum(rgba[:, 3:], rgba[:, 3:].flip(-1)).gt(0.02).float()
+        outside = 1 - F.max_pool2d(subject, 13, stride=1, padding=6)
         figures["bg2ble: background outside the subject, PSNR dB"] = psnr(made, scenes, outside)
         figures["bg2ble: share of pixels outside"] = float(outside.mean())
     if family.has("fg2ble"):
