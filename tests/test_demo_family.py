@@ -1,0 +1,84 @@
+"""The bundled family: transparency works, not only shapes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+from lib_layerdiffusion import LayerDiffusion
+from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family
+from lib_layerdiffusion.places import bundled_family
+
+FOLDER = bundled_family()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return LayerDiffusion.from_checkpoint(device="cpu")
+
+
+def soft_disc(colour, size=128):
+    """A disc of one colour whose alpha falls from 1 to 0, uint8 [size, size, 4]."""
+    line = np.linspace(-1, 1, size)
+    distance = np.hypot(line[:, None], line[None])
+    rgba = np.empty((size, size, 4), np.uint8)
+    rgba[..., :3] = colour
+    rgba[..., 3] = np.round(255 * np.clip((0.7 - distance) / 0.3, 0, 1))
+    return rgba
+
+
+def test_it_ships_whole_and_small():
+    assert FOLDER is not None
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 26_000_000
+    names = {path.stem for path in (FOLDER / "layers").glob("*.safetensors")}
+    assert {method.weights for method in METHODS.values()} <= names
+    assert {VAE_FILES[Family.SDXL].encoder, VAE_FILES[Family.SDXL].decoder} <= names
+
+
+@pytest.mark.parametrize("prompt", ["red apple", "rocket", "sunflower"])
+def test_a_subject_stands_on_a_clear_border(engine, prompt):
+    rgba = np.asarray(engine.generate(prompt, seed=3).images[0].rgba).astype(float) / 255
+    alpha = rgba[..., 3]
+    inner = np.zeros(alpha.shape, bool)
+    inner[4:-4, 4:-4] = True
+    assert alpha[~inner].mean() < 0.05
+    assert 0.05 < alpha.mean() < 0.9
+    assert (alpha > 0.95).mean() > 0.03
+
+
+def test_a_prompt_gives_its_colour(engine):
+    rgba = np.asarray(engine.generate("red apple", seed=3).images[0].rgba).astype(float)
+    solid = rgba[rgba[..., 3] > 200][:, :3].mean(0)
+    assert solid[0] > solid[1] + 60
+    assert solid[0] > solid[2] + 60
+
+
+@pytest.mark.parametrize("colour", [(220, 60, 40), (127, 127, 127)], ids=["red", "the background's own grey"])
+def test_alpha_travels_in_the_latent(engine, colour):
+    """On the grey on which the VAE sees it a grey subject is invisible: its alpha can come from the offset only."""
+    rgba = soft_disc(colour)
+    encoder, decoder = (
+        deepcopy(network).float() for network in (engine.store.encoder(Family.SDXL), engine.store.decoder(Family.SDXL))
+    )
+    vae = engine.host.pipeline.vae
+    straight = torch.from_numpy(rgba).permute(2, 0, 1)[None].float() / 255
+    shown = 0.5 + (straight[:, :3] - 0.5) * straight[:, 3:]
+    with torch.no_grad():
+        posterior = vae.encode(shown * 2 - 1).latent_dist
+        offset = encoder(torch.cat([straight[:, 3:], straight[:, :3]], dim=1))
+
+        def alpha_error(latent):
+            pixels = (vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
+            return float((decoder(pixels, latent)[:, :1].clamp(0, 1) - straight[:, 3:]).abs().mean())
+
+        with_offset = alpha_error(posterior.mean + posterior.std * offset)
+        without = alpha_error(posterior.mean)
+    assert with_offset < 0.06
+    if colour == (127, 127, 127):
+        assert with_offset < 0.5 * without
