@@ -163,8 +163,20 @@ def test_a_place_without_a_model_is_refused(tmp_path):
         load_pipeline(tmp_path / "nothing.safetensors")
 
 
-def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+@pytest.fixture
+def offline(monkeypatch):
+    """The hub's client without network; its sessions, made here and now, know nothing else and must not outlive it."""
+    from huggingface_hub import utils
+
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    yield
+    # Renamed in huggingface_hub 1.0.
+    forget = getattr(utils, "reset_sessions", None) or utils.close_session
+    forget()
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_hub_that_cannot_be_reached_is_one_sentence():
     with pytest.raises(ModelError, match=r'^"nobody/nothing" cannot be loaded: check its name and the connection'):
         load_pipeline("nobody/nothing")
 
