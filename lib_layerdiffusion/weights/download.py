@@ -43,7 +43,6 @@ def fetch(file: WeightFile, folder: Path, *, progress: Progress | None = None, e
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / f".{file.name}.lock"):
             if not target.is_file():
-                staging.mkdir(exist_ok=True)
                 staged = _download(file, staging, folder, progress, endpoint)
                 _check(staged, file, folder, endpoint)
                 staged.replace(target)
@@ -94,6 +93,7 @@ def _download(file: WeightFile, staging: Path, folder: Path, progress: Progress 
         raise _failure(file, folder, "HF_HUB_OFFLINE forbids it", endpoint)
     total = _published_size(file, folder, endpoint)
     _require_room(file, folder, staging, total, endpoint)
+    staging.mkdir(exist_ok=True)
     with _reported(staging, total, progress):
         for attempt in range(_MAX_ATTEMPTS):
             before = _bytes_in(staging)

@@ -81,6 +81,8 @@ def test_offline_says_file_folder_and_address(hub, tmp_path, monkeypatch, offlin
     assert f"{hub.endpoint}/LayerDiffusion/layerdiffusion-v1/resolve/main/{FILE.file_name}" in str(refused.value)
     assert f"put it into {tmp_path}." in str(refused.value)
     assert hub.downloads == 0
+    assert not list(tmp_path.glob("*.download"))
+    assert not list(tmp_path.glob(".*.download"))
 
 
 def test_no_network_says_so(hub, tmp_path, monkeypatch):
