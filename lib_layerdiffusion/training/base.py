@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
+from lib_layerdiffusion.networks.sharing_run import attend
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
@@ -91,11 +92,11 @@ class PreciseAttention:
         del attention_mask, options
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
-            layer(states).float().unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            layer(states).float()
             for layer, states in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
         )
         with torch.autocast(hidden_states.device.type, enabled=False):
-            found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+            found = attend(query, key, value, attn.heads)
         return attn.to_out[0](found.to(hidden_states.dtype))
 
 
