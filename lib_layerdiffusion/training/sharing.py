@@ -19,6 +19,9 @@ from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
 from lib_layerdiffusion.training.text import prompt
 
+SHARED_TEXT_SHARE = 0.35
+"""How often all frames have the blended picture's prompt, as when a user writes a single one."""
+
 
 @dataclass(frozen=True)
 class SharingRecipe:
@@ -117,6 +120,8 @@ class SharingStage:
             return [""] * len(self.recipe.frames)
         scene = list(BACKGROUNDS)[int(self.pairs["kinds"][row])]
         subject = self.subjects[int(self.pairs["rows"][row])]
+        if float(uniform(generator, 1)) < SHARED_TEXT_SHARE:
+            return [prompt(subject, generator, scene)] * len(self.recipe.frames)
         texts = {"adjusted": prompt(subject, generator), "bg": f"{scene} background"}
         return [texts.get(frame, prompt(subject, generator, scene)) for frame in self.recipe.frames]
 

@@ -60,3 +60,16 @@ def test_units_start_neutral_learn_and_export(method):
     assert read.frames == len(trained.recipe.frames)
     assert (read.kwargs_encoder is not None) == (trained.recipe.condition is not None)
     assert all(torch.equal(value.half(), state[key]) for key, value in read.state_dict().items())
+
+
+def test_frames_have_prompts_of_their_own_or_all_the_blended_one():
+    trained = stage("sd15_joint")
+    drawn = [trained.words(0, step_generator(0, step)) for step in range(300)]
+    assert all(len(words) == 3 for words in drawn)
+    empty = [words for words in drawn if words == [""] * 3]
+    single = [words for words in drawn if words[0] and len(set(words)) == 1]
+    own = [words for words in drawn if len(set(words)) == 3]
+    assert len(empty) + len(single) + len(own) == len(drawn)
+    assert all("apple" in words[0] and "background" in words[0] for words in single)
+    assert all("background" not in foreground and "apple" not in scene for foreground, scene, _ in own)
+    assert 0.2 < len(single) / len(drawn) < 0.45
