@@ -4,17 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-STAGES = ("vae", "base", "transparency")
+# Every stage; `decoder` may be left out: it goes on with D while E, and so the latents, stay.
 DEFAULTS: dict[str, dict[str, float]] = {
-    "vae": {"batch": 16, "learning_rate": 2e-3, "warmup": 100, "ema_decay": 0.999},
+    "vae": {"batch": 8, "learning_rate": 2e-3, "warmup": 100, "ema_decay": 0.999},
     "base": {"batch": 32, "learning_rate": 1e-3, "warmup": 200, "ema_decay": 0.998},
-    "transparency": {"batch": 12, "learning_rate": 1.5e-3, "warmup": 100, "ema_decay": 0.997},
+    "transparency": {"batch": 8, "learning_rate": 1.5e-3, "warmup": 100, "ema_decay": 0.997},
+    "decoder": {"batch": 8, "learning_rate": 1e-3, "warmup": 50, "ema_decay": 0.998},
     "layer": {"batch": 32, "learning_rate": 2e-3, "warmup": 50, "ema_decay": 0.99, "weight_decay": 0.0},
 }
 
 
 def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Register `train` (data, vae, base, transparency, layer, export) and `evaluate`.
+    """Register `train` (data, vae, base, transparency, decoder, layer, export) and `evaluate`.
 
     Each parsed namespace carries `run`, a function that takes the namespace and returns an exit code.
     """
@@ -27,7 +28,7 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     data.add_argument("--size", type=int, default=128, help="pixels a side")
     data.set_defaults(run=_run_data)
 
-    for name in (*STAGES, "layer"):
+    for name in DEFAULTS:
         stage = stages.add_parser(name, help=f"train the {name} stage; starts again where it was stopped")
         _add_folders(stage)
         length = stage.add_mutually_exclusive_group(required=True)
@@ -76,7 +77,8 @@ def _run_data(arguments: argparse.Namespace) -> int:
     if arguments.fetch:
         data.fetch_packages(arguments.data)
     count = data.build(arguments.data, arguments.size)
-    print(f"{count} pictures in {arguments.data}")
+    other = data.build_other(arguments.data, arguments.size)
+    print(f"{count} pictures in {arguments.data}, and {other} of another style to measure on")
     return 0
 
 
@@ -114,6 +116,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> int:
     figures: dict[str, float] = {}
     if arguments.data:
         figures |= evaluate.reconstruction_figures(family, arguments.data)
+        figures |= evaluate.other_figures(family, arguments.data)
     figures |= evaluate.cutout_figures(family, package=arguments.cutout)
     figures |= evaluate.text_figures(family, arguments.data, arguments.seeds, arguments.sheet)
     if arguments.data:

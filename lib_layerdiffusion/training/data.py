@@ -1,7 +1,9 @@
 """The data set: icons with true alpha from two npm packages, rendered to RGBA arrays of one size.
 
 Sources, both MIT: `@lobehub/fluent-emoji-3d` (256 px pictures, one per code point) and `@iconify-json/fluent-emoji`
-(vector pictures by name). `unicode-emoji-json` (MIT) joins code points to names. The set is built, never shipped.
+(vector pictures by name). `unicode-emoji-json` (MIT) joins code points to names. Pictures of another hand,
+`@iconify-json/openmoji` (CC-BY-SA 4.0), go into a set of their own that is only measured on, never trained on. The sets
+are built, never shipped.
 """
 
 import json
@@ -21,6 +23,10 @@ from PIL import Image
 from lib_layerdiffusion.errors import InputError
 
 PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "@iconify-json/fluent-emoji@1.2.7", "unicode-emoji-json@0.9.0")
+OTHER_PACKAGE = "@iconify-json/openmoji@1.2.29"
+OTHER_STYLE = "other"
+"""Folder, inside the data folder, of the set for measuring."""
+OTHER_COUNT = 300
 _SKIN = re.compile(r"-(light|medium-light|medium|medium-dark|dark)(-skin-tone)?$")
 SHRINK_STEP = 1.2
 
@@ -78,15 +84,16 @@ def _fit(rgba: NDArray[np.uint8], size: int, margin: int) -> NDArray[np.uint8]:
 
 
 def fetch_packages(folder: Path) -> None:
-    """Download and unpack the three packages with npm's ordinary client into `folder/packages`.
+    """Download and unpack the packages with npm's ordinary client into `folder/packages`.
 
     Raises:
         InputError: npm is missing or the download failed.
     """
     target = folder / "packages"
     target.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "pack", *PACKAGES, OTHER_PACKAGE]
     try:
-        subprocess.run(["npm", "pack", *PACKAGES], cwd=target, check=True, capture_output=True)  # noqa: S603, S607
+        subprocess.run(command, cwd=target, check=True, capture_output=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError("npm could not fetch the icon packages; install Node.js and check the network.") from error
     for archive in target.glob("*.tgz"):
@@ -126,19 +133,23 @@ def _pictures_3d(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
             yield name, np.asarray(Image.open(path).convert("RGBA"))
 
 
-def _pictures_flat(folder: Path, size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _pictures_vector(folder: Path, stem: str, size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The pictures of an icon package, without the variants in other skin tones."""
+    table = json.loads((_package(folder, stem) / "icons.json").read_text())
+    for name, icon in sorted(table["icons"].items()):
+        if not _SKIN.search(name):
+            width, height = (icon.get(side, table.get(side, 16)) for side in ("width", "height"))
+            yield name, _rendered(icon["body"], f"0 0 {width} {height}", size)
+
+
+def _rendered(body: str, box: str, size: int) -> NDArray[np.uint8]:
     import io
 
     import resvg_py
 
-    table = json.loads((_package(folder, "iconify-json-fluent-emoji") / "icons.json").read_text())
-    for name, icon in sorted(table["icons"].items()):
-        if _SKIN.search(name):
-            continue
-        box = f"0 0 {icon.get('width', table.get('width', 16))} {icon.get('height', table.get('height', 16))}"
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size, skip_system_fonts=True))
-        yield name, np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{body}</svg>'
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size, skip_system_fonts=True))
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
 def build(folder: Path, size: int = 128, margin: int = 8) -> int:
@@ -149,13 +160,32 @@ def build(folder: Path, size: int = 128, margin: int = 8) -> int:
     """
     pictures: list[NDArray[np.uint8]] = []
     index: list[dict[str, object]] = []
-    for style, source in (("3d", _pictures_3d(folder)), ("flat", _pictures_flat(folder, size))):
+    vector = _pictures_vector(folder, "iconify-json-fluent-emoji", size)
+    for style, source in (("3d", _pictures_3d(folder)), ("flat", vector)):
         for name, rgba in source:
             pictures.append(_fit(rgba, size, margin))
             index.append({"name": name, "style": style, "held_out": is_held_out(name)})
+    _write(folder, pictures, index)
+    return len(pictures)
+
+
+def build_other(folder: Path, size: int = 128, margin: int = 8, count: int = OTHER_COUNT) -> int:
+    """Render `count` pictures of another style, evenly chosen, into a set of their own in `folder/other`.
+
+    Returns:
+        The number of pictures.
+    """
+    named = list(_pictures_vector(folder, "iconify-json-openmoji", size))
+    chosen = [named[int(row)] for row in np.linspace(0, len(named) - 1, min(count, len(named)))]
+    index: list[dict[str, object]] = [{"name": n, "style": OTHER_STYLE, "held_out": True} for n, _ in chosen]
+    _write(folder / OTHER_STYLE, [_fit(rgba, size, margin) for _, rgba in chosen], index)
+    return len(chosen)
+
+
+def _write(folder: Path, pictures: list[NDArray[np.uint8]], index: list[dict[str, object]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "rgba.npy", np.stack(pictures))
     (folder / "index.json").write_text(json.dumps(index))
-    return len(pictures)
 
 
 @dataclass(frozen=True)

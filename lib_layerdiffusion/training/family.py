@@ -68,8 +68,8 @@ class Workshop:
         return unet.to(memory_format=torch.channels_last), TextSide(tokenizer, encoder), self._scale()
 
     def _scale(self) -> float:
-        """The scaling factor of the family's latents; a family that training started from keeps its own."""
-        if self.start is not None:
+        """The scaling factor of the family's latents; while the VAE is that of the family started from, its own."""
+        if self.start is not None and not self._has("vae"):
             return start.scaling_factor(self.start)
         return float(torch.load(self.runs / "base" / "latents.pt", weights_only=True)["scale"])
 
@@ -84,15 +84,21 @@ class Workshop:
     def transparency(self) -> TransparencyStage:
         """Encoder and decoder as trained, with the VAE."""
         stage = self._new_transparency()
+        self._load_transparency(stage)
+        if self._has("decoder"):
+            load_average(self.runs / "decoder", {"decoder": stage.decoder, "judge": stage.judge})
+        return stage
+
+    def _new_transparency(self, *, fixed_encoder: bool = False) -> TransparencyStage:
+        # Files for somebody else's pipeline are to drop into every host, so they have the published sizes.
+        return TransparencyStage(self.data, self.vae(), small=self.pipeline is None, fixed_encoder=fixed_encoder)
+
+    def _load_transparency(self, stage: TransparencyStage) -> None:
         if self.start is not None and not self._has("transparency"):
             start.load_transparency(self.start, stage)
         else:
-            load_average(self.runs / "transparency", stage.modules)
-        return stage
-
-    def _new_transparency(self) -> TransparencyStage:
-        # Files for somebody else's pipeline are to drop into every host, so they have the published sizes.
-        return TransparencyStage(self.data, self.vae(), small=self.pipeline is None)
+            networks = {"encoder": stage.encoder, "decoder": stage.decoder, "judge": stage.judge}
+            load_average(self.runs / "transparency", networks)
 
     def pairs(self) -> dict[str, Tensor]:
         """Latents for the layer stages, computed once."""
@@ -120,7 +126,7 @@ class Workshop:
         return stage
 
     def stage(self, name: str, folder: Path) -> Stage:
-        """One stage (`vae`, `base`, `transparency` or a layer method), started from a family where one is given."""
+        """One stage by the command's name for it, or a layer method, started from a family where one is given."""
         origin = self.start
         if name == "vae":
             vae = VaeStage(self.data)
@@ -138,6 +144,10 @@ class Workshop:
             if origin is not None:
                 start.load_transparency(origin, transparency)
             return transparency
+        if name == "decoder":
+            alone = self._new_transparency(fixed_encoder=True)
+            self._load_transparency(alone)
+            return alone
         layer = self.layer(name)
         if origin is not None:
             start.load_layer(origin, layer)

@@ -14,21 +14,20 @@ from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
 from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversarial_losses, premultiplied
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.loop import device_of
+from lib_layerdiffusion.training.losses import FeatureDistance, LossWeights, reconstruction_error
 from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
-from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, multiscale_gradient, save_grid
+from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, save_grid
 
 ENCODER_WIDTHS = (16, 32, 64, 96)
 DECODER_WIDTHS = (16, 32, 48, 64, 80)
 # The share of training pictures of each kind; the rest are plain icons.
-GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.2, 0.15, 0.2
+GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.12, 0.12, 0.25
+# Of the plain icons. With 30 % of all pictures, as in the paper, two plain icons in three would come without offset.
 DROP_SHARE = 0.3
-WHOLE_EVERY = 8
 # How far a unit offset moves the latent while training, as a share of the latents' standard deviation; folded into E's
 # last layer on export. A smaller reach would drown in the errors of a sampled latent.
 OFFSET_REACH = 0.35
-IDENTITY_WEIGHT, OFFSET_WEIGHT = 1.0, 0.01
-ADVERSARIAL_WEIGHT = 0.01
-# What is added to latents before decoding, likewise as a share: a sampled latent is never quite right.
+# At most how much is added to latents before decoding, likewise as a share: a sampled latent is never quite right.
 LATENT_NOISE = 0.07
 
 
@@ -46,24 +45,17 @@ def perforated(rgba: Tensor, generator: Generator) -> Tensor:
     return torch.cat([rgba[:, :3], rgba[:, 3:] * ((noise - 0.4) * sharpness + 0.5).clamp(0, 1)], dim=1)
 
 
-def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean squared error of composites over uniformly random grey levels, in closed form (AlphaVAE's idea).
-
-    Both are [N, 4, H, W] straight RGBA. With d the difference of premultiplied colours and e that of alphas the error
-    on a background b is d - b e, whose square averages to d^2 - d e + e^2 / 3 for b uniform in [0, 1].
-    """
-    colour = ours[:, :3] * ours[:, 3:] - theirs[:, :3] * theirs[:, 3:]
-    alpha = ours[:, 3:] - theirs[:, 3:]
-    return (colour**2 - colour * alpha + alpha**2 / 3).mean()
-
-
 class TransparencyStage:
     """Trains E and D together on a frozen VAE, against a patch discriminator.
 
     small: networks of the bundled family's sizes; otherwise of the published files' (104 million parameters in D).
+    fixed_encoder: D learns alone (stage `decoder`). Latents stay what they are, so layers can be trained meanwhile, and
+    a step takes half the time, as nothing has to be differentiated through the VAE.
     """
 
-    def __init__(self, data: Path, vae: nn.Module, crop: int = 64, *, small: bool = True) -> None:
+    def __init__(
+        self, data: Path, vae: nn.Module, crop: int = 128, *, small: bool = True, fixed_encoder: bool = False
+    ) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
         self.encoder = TransparentEncoder(widths=ENCODER_WIDTHS) if small else TransparentEncoder()
         self.decoder = (
@@ -76,10 +68,14 @@ class TransparencyStage:
         torch.nn.init.zeros_(self.encoder.blocks[-1].bias)
         self.judge = PatchDiscriminator().to(memory_format=torch.channels_last)
         self.modules = {"encoder": self.encoder, "decoder": self.decoder, "judge": self.judge}
-        self.frozen = (self.vae,)
+        self.frozen: tuple[nn.Module, ...] = (self.vae,)
+        if fixed_encoder:
+            del self.modules["encoder"]
+            self.frozen = (self.vae, self.encoder.requires_grad_(requires_grad=False))
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         self.crop = crop
+        self.weights = LossWeights()
         with torch.no_grad():
             shown = premultiply_grey(self.icons[::200].float() / 255)
             posterior = self.vae.encode(shown * 2 - 1).latent_dist
@@ -94,14 +90,11 @@ class TransparencyStage:
         rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
         special = grey + hole + soft
         rgba[grey + hole : special] = translucent(generator, rgba.shape[-1], soft)
-        # Small crops give more steps; a whole picture now and then keeps the normalisation right for use.
-        crop = rgba.shape[-1] if pick(generator, WHOLE_EVERY) == 0 else self.crop
-        top, left = (8 * pick(generator, (rgba.shape[-1] - crop) // 8 + 1) for _ in range(2))
-        rgba = rgba[:, :, top : top + crop, left : left + crop].contiguous(memory_format=torch.channels_last)
+        top, left = (8 * pick(generator, (rgba.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
+        rgba = rgba[:, :, top : top + self.crop, left : left + self.crop].contiguous(memory_format=torch.channels_last)
         # Only plain icons can be told from their background without the offset; the others would teach guessing.
         plain = torch.arange(count)[:, None, None, None] >= special
-        share = min(1.0, DROP_SHARE * count / max(count - special, 1))
-        return rgba, plain & (uniform(generator, count, 1, 1, 1) < share)
+        return rgba, plain & (uniform(generator, count, 1, 1, 1) < DROP_SHARE)
 
     def encode(self, rgba: Tensor) -> tuple[Tensor, Tensor]:
         """Adjusted latent and plain latent (VAE scale) of straight RGBA with padded colour."""
@@ -117,24 +110,23 @@ class TransparencyStage:
         return torch.cat([out[:, 1:], out[:, :1]], dim=1), picture
 
     def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
-        """Reconstruction, composite, edges of alpha, identity of the VAE's picture, size of the offset, adversary."""
+        """Reconstruction, identity of the VAE's picture, size of the offset, adversary, as `weights` say."""
         rgba, dropped = (drawn.to(device_of(self.vae)) for drawn in self.batch(batch, generator))
         adjusted, plain = self.encode(rgba)
         latent = torch.where(dropped, plain, adjusted)
-        noise = torch.randn(latent.shape, generator=generator).to(latent.device) * LATENT_NOISE * self.spread
-        ours, picture = self.decode(latent + noise)
-        alpha, colour = rgba[:, 3:], rgba[:, :3]
-        alpha_error = (ours[:, 3:] - alpha).abs().mean()
-        visible = alpha + 0.1
-        loss = alpha_error + ((ours[:, :3] - colour).abs() * visible).mean() + 2 * blend_error(ours, rgba)
-        loss = loss + 0.5 * multiscale_gradient(ours[:, 3:], alpha)
-        loss = loss + 0.5 * multiscale_gradient(ours[:, :3] * ours[:, 3:], colour * alpha)
-        identity = (picture - premultiply_grey(rgba)).abs().mean()
-        loss = loss + IDENTITY_WEIGHT * identity + OFFSET_WEIGHT * (((adjusted - plain) / self.spread) ** 2).mean()
+        noise = torch.randn(latent.shape, generator=generator) * uniform(generator, len(rgba), 1, 1, 1)
+        ours, picture = self.decode(latent + noise.to(latent.device) * LATENT_NOISE * self.spread)
+        shown, weights = premultiply_grey(rgba), self.weights
+        identity = (picture - shown).abs().mean()
+        loss = reconstruction_error(ours, rgba, weights) + weights.identity * identity
+        loss = loss + weights.offset * ((adjusted - plain) / self.spread).square().mean()
+        if weights.features:
+            loss = loss + weights.features * FeatureDistance(self.vae)(premultiply_grey(ours), shown)
         fooled, told = adversarial_losses(self.judge, premultiplied(ours), premultiplied(rgba))
         # AdamW is blind to the scale of the discriminator's own loss; the common limit on gradients is not.
-        loss = loss + ADVERSARIAL_WEIGHT * (fooled + told)
-        return loss, {"alpha": float(alpha_error.detach()), "identity": float(identity.detach())}
+        loss = loss + weights.adversary * (fooled + told)
+        alpha = (ours[:, 3:] - rgba[:, 3:]).abs().mean()
+        return loss, {"alpha": float(alpha.detach()), "identity": float(identity.detach())}
 
     def sample(self, path: Path) -> None:
         """Held-out icons and soft matter: on grey, result over red, true and found alpha, VAE's picture."""

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lib_layerdiffusion.errors import InputError
-from lib_layerdiffusion.training.data import IconSet, is_held_out, pad_colour, slug
+from lib_layerdiffusion.training.data import IconSet, build_other, is_held_out, pad_colour, slug
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, premultiply_grey, translucent
 from lib_layerdiffusion.training.text import demo_subjects, learn_merges, write_tokenizer
-from lib_layerdiffusion.training.transparency import blend_error, greyed, perforated
+from lib_layerdiffusion.training.transparency import greyed, perforated
 
 
 def generator(seed=0):
@@ -45,6 +45,23 @@ def test_icon_set_selects(tmp_path):
         only.only(["c"])
     with pytest.raises(InputError, match="train data"):
         IconSet.load(tmp_path / "elsewhere")
+
+
+def test_the_set_of_another_style_stands_apart(tmp_path):
+    pytest.importorskip("resvg_py")
+    package = tmp_path / "packages" / "iconify-json-openmoji-1.0.0"
+    package.mkdir(parents=True)
+    square = '<rect x="4" y="4" width="8" height="8" fill="{}"/>'
+    names = [*(f"icon-{i}" for i in range(9)), "hand-dark-skin-tone"]
+    icons = {name: {"body": square.format("#f00" if row % 2 else "#00f")} for row, name in enumerate(names)}
+    (package / "icons.json").write_text(json.dumps({"icons": icons}))
+    assert build_other(tmp_path, size=32, margin=0, count=3) == 3
+    found = IconSet.load(tmp_path / "other")
+    assert found.names == ("icon-0", "icon-4", "icon-8")
+    assert tuple(found.rgba[0, 16, 16]) == (0, 0, 255, 255)
+    assert found.rgba[0, 0, 0, 3] == 0
+    with pytest.raises(InputError, match="train data"):
+        IconSet.load(tmp_path)
 
 
 def test_merges_join_every_word():
@@ -88,22 +105,3 @@ def test_perforation_only_removes():
     assert torch.equal(holes[:, :3], rgba[:, :3])
     assert (holes[:, 3] <= rgba[:, 3]).all()
     assert holes[:, 3].mean() < 0.95 * rgba[:, 3].mean()
-
-
-def test_blend_error_is_the_mean_over_backgrounds():
-    ours, theirs = (torch.rand(2, 4, 8, 8, generator=generator(seed), dtype=torch.float64) for seed in (1, 2))
-    greys = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    errors = [
-        (
-            (
-                ours[:, :3] * ours[:, 3:]
-                + g * (1 - ours[:, 3:])
-                - theirs[:, :3] * theirs[:, 3:]
-                - g * (1 - theirs[:, 3:])
-            )
-            ** 2
-        ).mean()
-        for g in greys[::40]
-    ]
-    assert float(blend_error(ours, theirs)) == pytest.approx(float(torch.stack(errors).mean()), rel=2e-2)
-    assert float(blend_error(ours, ours)) == 0

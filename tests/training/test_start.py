@@ -12,7 +12,8 @@ pytest.importorskip("transformers")
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.layers import LowRank
-from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop
+from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, step_generator
+from lib_layerdiffusion.training.transparency import DROP_SHARE, GREY_SHARE, HOLE_SHARE, SOFT_SHARE
 
 SUBJECTS = ("fox", "owl")
 METHODS = ("transparent_attn", "bg2ble", "sd15_bg2fg")
@@ -90,3 +91,28 @@ def test_a_folder_that_is_no_family_is_refused(data, tmp_path):
 def test_other_words_than_the_familys_are_refused(data, trained, tmp_path):
     with pytest.raises(SettingsError, match="other sizes or words"):
         Workshop(data, tmp_path, (*SUBJECTS, "quagga"), start=trained).base()
+
+
+def test_the_decoder_stage_learns_alone_and_is_what_is_exported(data, trained, tmp_path):
+    shop = Workshop(data, tmp_path / "runs", SUBJECTS, start=trained)
+    before = shop.transparency()
+    shop.train("decoder", LoopSettings(shop.runs / "decoder", steps=2, batch=4, warmup=1, threads=1))
+    after = shop.transparency()
+    assert all(torch.equal(a, b) for a, b in pairs(before.encoder, after.encoder))
+    assert not all(torch.equal(a, b) for a, b in pairs(before.decoder, after.decoder))
+    shop.export(tmp_path / "again")
+    written = files(tmp_path / "again")["layers/vae_transparent_decoder.safetensors"]
+    assert all(torch.equal(written[key], value.half()) for key, value in after.decoder.state_dict().items())
+
+
+def pairs(one, other):
+    return zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+
+
+def test_only_plain_icons_lose_their_offset(data, trained, tmp_path):
+    stage = Workshop(data, tmp_path, SUBJECTS, start=trained).transparency()
+    drawn = [stage.batch(8, step_generator(0, step))[1].flatten() for step in range(100)]
+    special = sum(max(1, round(8 * share)) for share in (GREY_SHARE, HOLE_SHARE, SOFT_SHARE))
+    dropped = torch.stack(drawn).float().mean(0)
+    assert (dropped[:special] == 0).all()
+    assert dropped[special:].mean() == pytest.approx(DROP_SHARE, abs=0.1)
