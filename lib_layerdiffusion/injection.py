@@ -163,11 +163,16 @@ def read_layer_weights(method: LayerMethod, state_dict: Mapping[str, Tensor]) ->
     conditions = weights.condition_count
     frames = 1 if isinstance(weights, WeightOffsets) else weights.frames
     if conditions != len(method.inputs) or frames != method.frame_count:
+        made = f"{_count(frames, 'frame')} and {_count(conditions, 'condition picture')}"
         raise WeightsError(
-            f'"{method.weights}" is not the file of "{method.label}": it is made for {frames} frames and {conditions} '
-            f"condition pictures instead of {method.frame_count} and {len(method.inputs)}; fetch it again."
+            f'"{method.weights}" is not the file of "{method.label}": it is made for {made} instead of '
+            f"{method.frame_count} and {len(method.inputs)}; fetch it again."
         )
     return weights
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True)

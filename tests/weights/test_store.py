@@ -92,7 +92,7 @@ def test_only_a_few_contents_stay_in_memory(store):
 @pytest.mark.parametrize(
     ("state", "complaint"),
     [
-        (offsets(0), "is made for 1 frames and 0 condition pictures"),
+        (offsets(0), "is made for 1 frame and 0 condition pictures"),
         (offsets(2), "2 condition pictures"),
         ({"conv_in.weight": torch.zeros(1)}, "unknown form"),
         ({}, "holds no weights"),
