@@ -21,7 +21,7 @@ class LossWeights:
 
     alpha: float = 1.0
     colour: float = 1.0
-    soft: float = 0.5
+    soft: float = 1.5
     blend: float = 0.25
     edges: float = 0.5
     identity: float = 1.0
