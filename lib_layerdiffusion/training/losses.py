@@ -59,9 +59,9 @@ def blend_error(ours: Tensor, theirs: Tensor) -> Tensor:
     return (colour**2 - colour * alpha + alpha**2 / 3).mean(dim=(1, 2, 3))
 
 
-def soft_error(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean absolute error of alpha [N, 1, H, W] where the true one is partly transparent."""
-    partly = ((theirs > 0.02) & (theirs < 0.98)).float()
+def soft_error(ours: Tensor, theirs: Tensor, margin: float = 0.02) -> Tensor:
+    """Mean absolute error of alpha [N, 1, H, W] where the true one is more than a margin from 0 and from 1."""
+    partly = ((theirs > margin) & (theirs < 1 - margin)).float()
     return ((ours - theirs).abs() * partly).sum() / partly.sum().clamp_min(1)
 
 
