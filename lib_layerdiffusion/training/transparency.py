@@ -50,7 +50,7 @@ class TransparencyStage:
 
     small: networks of the bundled family's sizes; otherwise of the published files' (104 million parameters in D).
     fixed_encoder: D learns alone (stage `decoder`). Latents stay what they are, so layers can be trained meanwhile, and
-    a step takes half the time, as nothing has to be differentiated through the VAE.
+    a step costs less, as nothing has to be differentiated through the VAE.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TransparencyStage:
             self.frozen = (self.vae, self.encoder.requires_grad_(requires_grad=False))
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
-        self.crop = crop
+        self.crop = min(crop, self.icons.shape[-1])
         self.weights = LossWeights()
         with torch.no_grad():
             shown = premultiply_grey(self.icons[::200].float() / 255)

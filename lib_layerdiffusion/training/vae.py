@@ -67,7 +67,7 @@ class VaeStage:
         self.modules, self.frozen = {"vae": self.vae}, ()
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
-        self.crop = crop
+        self.crop = min(crop, self.icons.shape[-1])
 
     def pictures(self, count: int, generator: Generator) -> Tensor:
         """Draw training pictures, [count, 3, S, S] in [0, 1]."""
