@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lib_layerdiffusion.errors import InputError
-from lib_layerdiffusion.images import pad_rgb, to_float, to_uint8
+from lib_layerdiffusion.images.arithmetic import pad_rgb, to_float, to_uint8
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 
 LATENT_FACTOR = 8

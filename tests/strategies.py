@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lib_layerdiffusion.methods import METHODS, Layer
-from lib_layerdiffusion.settings import LatentScale, LayerSettings, ResizeMode
+from lib_layerdiffusion.settings.parsing import LatentScale, LayerSettings, ResizeMode
 
 # What PNG text and JSON can hold; surrogates can stand in neither.
 PROMPTS = st.text(st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(',:"\\\n(){}[]<> '), max_size=30)

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_layerdiffusion import images
 from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.images import arithmetic as images
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.transparency import LatentTransparency, lower_median, rgba_arrays
 from tests.golden import expected, filled, relative_error, rgba, tensor, thinned

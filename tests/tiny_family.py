@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from lib_layerdiffusion.engine.pipeline import LayerDiffusion
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost, ModelCard
 from lib_layerdiffusion.hosts.diffusers.tiny import layer_files, tiny_pipeline
-from lib_layerdiffusion.injection import Injection, read_layer_weights
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
-from lib_layerdiffusion.pipeline import LayerDiffusion
+from lib_layerdiffusion.unet.injection import Injection, read_layer_weights
 from lib_layerdiffusion.weights import WeightStore
 
 ALL_METHODS = tuple(METHODS.values())

@@ -25,7 +25,7 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.batch import BatchJob, run_batch
+    from lib_layerdiffusion.engine.batch import BatchJob, run_batch
 
     job = BatchJob(
         lines=arguments.lines,

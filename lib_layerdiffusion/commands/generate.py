@@ -18,11 +18,11 @@ from lib_layerdiffusion.commands.common import (
     stage_bars,
 )
 from lib_layerdiffusion.errors import InputError, SettingsError
-from lib_layerdiffusion.layerfile import check_ending
+from lib_layerdiffusion.images.layerfile import check_ending
 from lib_layerdiffusion.methods import METHODS, Layer
 
 if TYPE_CHECKING:
-    from lib_layerdiffusion.results import Result
+    from lib_layerdiffusion.engine.results import Result
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -82,7 +82,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     """Arguments of the engine's calls; what is wrong without a model is refused before gigabytes are loaded."""
-    from lib_layerdiffusion.request import check_size, parse_size
+    from lib_layerdiffusion.engine.request import check_size, parse_size
 
     _check_output(arguments.output)
     if arguments.size is not None:

@@ -32,7 +32,7 @@ def add_parsers(subparsers: Any) -> None:
 def _run_encode(arguments: argparse.Namespace) -> int:
     from safetensors.torch import save
 
-    from lib_layerdiffusion.files import load_picture, write_bytes
+    from lib_layerdiffusion.images.files import load_picture, write_bytes
 
     picture = load_picture(arguments.picture, "input")
     engine = engine_from(arguments)
@@ -46,7 +46,7 @@ def _run_encode(arguments: argparse.Namespace) -> int:
 
 
 def _run_decode(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.files import write_png
+    from lib_layerdiffusion.images.files import write_png
     from lib_layerdiffusion.weights import read_weights
 
     if not arguments.latent.is_file():

@@ -10,7 +10,7 @@ from lib_layerdiffusion.commands.common import add_json_argument, report
 from lib_layerdiffusion.errors import SettingsError
 
 if TYPE_CHECKING:
-    from lib_layerdiffusion.pictures import Picture
+    from lib_layerdiffusion.images.reading import Picture
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -39,8 +39,8 @@ def _png(path: Path) -> Path:
 
 
 def _run_pad(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.files import load_picture, write_png
-    from lib_layerdiffusion.images import pad_rgb, to_uint8
+    from lib_layerdiffusion.images.arithmetic import pad_rgb, to_uint8
+    from lib_layerdiffusion.images.files import load_picture, write_png
 
     target = _png(arguments.output)
     write_png(target, to_uint8(pad_rgb(load_picture(arguments.picture, "input"))))
@@ -49,8 +49,8 @@ def _run_pad(arguments: argparse.Namespace) -> int:
 
 
 def _run_compose(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.files import load_picture
-    from lib_layerdiffusion.layerfile import ENDINGS, check_ending
+    from lib_layerdiffusion.images.files import load_picture
+    from lib_layerdiffusion.images.layerfile import ENDINGS, check_ending
 
     target = arguments.output
     place = _offset(arguments.offset)
@@ -68,8 +68,8 @@ def _run_compose(arguments: argparse.Namespace) -> int:
 
 
 def _write_merged(arguments: argparse.Namespace, pictures: list[Picture], place: tuple[int, int]) -> None:
-    from lib_layerdiffusion import compose
-    from lib_layerdiffusion.files import write_png
+    from lib_layerdiffusion.images import compose
+    from lib_layerdiffusion.images.files import write_png
 
     canvas, *others = pictures
     left, top = place
@@ -79,8 +79,8 @@ def _write_merged(arguments: argparse.Namespace, pictures: list[Picture], place:
 
 
 def _write_layers(arguments: argparse.Namespace, pictures: list[Picture], place: tuple[int, int]) -> None:
-    from lib_layerdiffusion.compose import Layer, scaled
-    from lib_layerdiffusion.layerfile import save_layers
+    from lib_layerdiffusion.images.compose import Layer, scaled
+    from lib_layerdiffusion.images.layerfile import save_layers
 
     names = [path.stem for path in arguments.layers]
     pairs = zip(names[1:], pictures[1:], strict=True)

@@ -42,7 +42,7 @@ def run_ui(engine: Any, host: str = LOCAL, port: int = 7860, subjects: Sequence[
         HostError: gradio is not installed, or nothing can listen there.
     """
     try:
-        from lib_layerdiffusion.app import serve
+        from lib_layerdiffusion.page.app import serve
     except ModuleNotFoundError as error:
         raise HostError('The page needs gradio: install it with "pip install layerdiffusion[ui]".') from error
     from lib_layerdiffusion.hosts.diffusers import SAMPLER_NAMES

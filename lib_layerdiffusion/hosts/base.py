@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lib_layerdiffusion.injection import Injection
 from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.unet.injection import Injection
 
 
 class Handle(Protocol):

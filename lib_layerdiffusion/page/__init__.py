@@ -1,4 +1,7 @@
-"""The parts of the page that `app` serves: what its buttons do, the compose tool, and how it looks."""
+"""The page outside hosts: what `app` serves, what its buttons do, the compose tool, and how it looks.
+
+It needs gradio, so `layerdiffusion ui` imports `app` when it runs.
+"""
 
 ID = "layerdiffusion"
 """Ids in the page begin with this."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from lib_layerdiffusion import compose
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
-from lib_layerdiffusion.files import write_png
-from lib_layerdiffusion.layerfile import ENDINGS, check_ending, save_layers
+from lib_layerdiffusion.images import compose
+from lib_layerdiffusion.images.files import write_png
+from lib_layerdiffusion.images.layerfile import ENDINGS, check_ending, save_layers
+from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.page import ID
 from lib_layerdiffusion.page.jobs import Jobs, told
 from lib_layerdiffusion.page.style import GROUND_CLASS, file_list
-from lib_layerdiffusion.pictures import Picture, read_picture
 
 SRGB, LINEAR = "colour values, as editors do", "light, as a camera sees it"
 

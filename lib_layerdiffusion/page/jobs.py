@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import gradio as gr
 
+from lib_layerdiffusion.engine.request import PictureRequest, random_seed
+from lib_layerdiffusion.engine.results import Result
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError
-from lib_layerdiffusion.files import write_png
+from lib_layerdiffusion.images.files import write_png
 from lib_layerdiffusion.methods import METHODS, Layer, LayerMethod
 from lib_layerdiffusion.page import ID
 from lib_layerdiffusion.page.versions import taken
-from lib_layerdiffusion.request import PictureRequest, random_seed
-from lib_layerdiffusion.results import Result
-from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.settings.parsing import LayerSettings
 
 MODEL_SAMPLER = "the model's own"
 _STAGES = {"sample": "Sampling", "decode": "Decoding transparency"}

@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import InputError
-from lib_layerdiffusion.injection import WeightOffsets
-from lib_layerdiffusion.ldm_keys import diffusers_to_ldm
 from lib_layerdiffusion.networks.transparent_decoder import TransparentDecoder
 from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
 from lib_layerdiffusion.training.base import TextSide, sample_latents
 from lib_layerdiffusion.training.layers import RECIPES, widen
 from lib_layerdiffusion.training.synthesis import premultiply_grey
+from lib_layerdiffusion.unet.injection import WeightOffsets
+from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
 
 NINE_COLOURS = [(v, v, v) for v in (0.0, 0.5, 1.0)] + [
     (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (0.0, 1.0, 1.0), (1.0, 0.0, 1.0)

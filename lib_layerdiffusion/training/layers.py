@@ -10,7 +10,6 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from lib_layerdiffusion.errors import SettingsError
-from lib_layerdiffusion.ldm_keys import diffusers_to_ldm
 from lib_layerdiffusion.training.base import (
     EMPTY_TEXT_SHARE,
     TextSide,
@@ -23,6 +22,7 @@ from lib_layerdiffusion.training.base import (
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
 from lib_layerdiffusion.training.text import prompt
 from lib_layerdiffusion.training.transparency import TransparencyStage
+from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
 
 ATTENTION = (".to_q.", ".to_k.", ".to_v.", ".to_out.")
 LATENTS = 4

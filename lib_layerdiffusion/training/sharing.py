@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
-from lib_layerdiffusion.ldm_keys import attention_units
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
 from lib_layerdiffusion.training.base import EMPTY_TEXT_SHARE, TextSide, new_scheduler
 from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
 from lib_layerdiffusion.training.text import prompt
+from lib_layerdiffusion.unet.ldm_keys import attention_units
 
 SHARED_TEXT_SHARE = 0.35
 """How often all frames have the blended picture's prompt, as when a user writes a single one."""

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
-from lib_layerdiffusion.ldm_keys import diffusers_to_ldm
 from lib_layerdiffusion.training.layers import Difference, LayerStage, LowRank
 from lib_layerdiffusion.training.sharing import SharingStage
 from lib_layerdiffusion.training.transparency import TransparencyStage
+from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
 
 _FILES = {
     "vae": "vae/diffusion_pytorch_model.safetensors",

@@ -13,9 +13,9 @@ from typing import TypeVar, cast
 from torch import Tensor
 
 from lib_layerdiffusion.errors import WeightsError
-from lib_layerdiffusion.injection import LayerWeights, read_layer_weights
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.unet.injection import LayerWeights, read_layer_weights
 from lib_layerdiffusion.weights.catalogue import Catalogue, WeightFile, find_file
 from lib_layerdiffusion.weights.download import Progress, address, fetch, find_in_cache
 from lib_layerdiffusion.weights.reading import check_file, read_weights

@@ -13,10 +13,11 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from lib_layerdiffusion import LayerDiffusion, app
+from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.commands.ui import known_subjects
 from lib_layerdiffusion.hosts.diffusers import SAMPLER_NAMES
 from lib_layerdiffusion.methods import METHODS
+from lib_layerdiffusion.page import app
 from tests.pages.browser import CHROMIUM, FLAGS, choose, free_port, set_number, visit
 
 LARGEST = 250_000

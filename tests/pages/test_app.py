@@ -17,17 +17,18 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_layerdiffusion import LayerDiffusion, app, places
+from lib_layerdiffusion import LayerDiffusion, places
 from lib_layerdiffusion.commands import ui
-from lib_layerdiffusion.compose import merge, place
+from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost, ModelCard
 from lib_layerdiffusion.hosts.diffusers.tiny import layer_files, tiny_pipeline
-from lib_layerdiffusion.layerfile import read_ora
+from lib_layerdiffusion.images.compose import merge, place
+from lib_layerdiffusion.images.layerfile import read_ora
+from lib_layerdiffusion.images.opacity import opaque_warning
 from lib_layerdiffusion.methods import METHODS, Family, Layer
-from lib_layerdiffusion.opacity import opaque_warning
-from lib_layerdiffusion.results import LayerPicture, Result
-from lib_layerdiffusion.settings import DEFAULT_METHOD
+from lib_layerdiffusion.page import app
+from lib_layerdiffusion.settings.parsing import DEFAULT_METHOD
 from lib_layerdiffusion.weights import WeightStore
 from tests.pages.browser import choose, free_port, overflow, said, set_number, visit
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_layerdiffusion import panel
 from lib_layerdiffusion.errors import LayerDiffusionError
+from lib_layerdiffusion.images.reading import read_picture
+from lib_layerdiffusion.interface import panel
 from lib_layerdiffusion.methods import METHODS, Family
-from lib_layerdiffusion.pictures import read_picture
-from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.settings.parsing import LayerSettings
 from tests.pages.browser import choose, free_port, overflow, said, set_number, upload, visit
 
 PICTURES = ("background", "blended", "foreground")

@@ -6,10 +6,10 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from lib_layerdiffusion.injection import WeightOffsets
 from lib_layerdiffusion.training import text as words
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop
+from lib_layerdiffusion.unet.injection import WeightOffsets
 
 
 @pytest.fixture(scope="module")

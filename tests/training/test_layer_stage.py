@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib_layerdiffusion.ldm_keys import ldm_to_diffusers
 from lib_layerdiffusion.training.layers import RECIPES, Conditioned, add_changes, published_keys, widen
+from lib_layerdiffusion.unet.ldm_keys import ldm_to_diffusers
 
 pytest.importorskip("diffusers")
 

@@ -8,9 +8,9 @@ pytest.importorskip("transformers")
 
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
-from lib_layerdiffusion.injection import WeightOffsets
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop
+from lib_layerdiffusion.unet.injection import WeightOffsets
 
 
 @pytest.fixture(scope="module")

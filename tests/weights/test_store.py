@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from lib_layerdiffusion.errors import WeightsError
-from lib_layerdiffusion.injection import CONV_IN
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.unet.injection import CONV_IN
 from lib_layerdiffusion.weights import WeightStore
 
 ATTENTION = METHODS["(SDXL) Only Generate Transparent Image (Attention Injection)"]

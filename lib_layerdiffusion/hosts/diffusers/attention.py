@@ -15,9 +15,9 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import HostError, ModelError, WeightsError
-from lib_layerdiffusion.injection import Injection
-from lib_layerdiffusion.ldm_keys import attention_units
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
+from lib_layerdiffusion.unet.injection import Injection
+from lib_layerdiffusion.unet.ldm_keys import attention_units
 
 _PLAIN = frozenset(
     ["AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor", "AttnProcessorNPU"]

@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lib_layerdiffusion.engine.request import PictureRequest
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
 from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding, encode_prompts
 from lib_layerdiffusion.hosts.diffusers.samplers import describe_sampler, make_scheduler
 from lib_layerdiffusion.hosts.diffusers.sampling import SamplingRequest, sample
 from lib_layerdiffusion.hosts.diffusers.unet import Patch, prepare_patch
-from lib_layerdiffusion.images import flatten_on_grey, to_float
-from lib_layerdiffusion.injection import Injection
+from lib_layerdiffusion.images.arithmetic import flatten_on_grey, to_float
+from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import Family
-from lib_layerdiffusion.pictures import Picture
-from lib_layerdiffusion.request import PictureRequest
 from lib_layerdiffusion.transparency import LatentTransparency
+from lib_layerdiffusion.unet.injection import Injection
 
 Network = TypeVar("Network", bound=nn.Module)
 OFFLOADS = ("none", "model", "sequential")

@@ -12,8 +12,8 @@ from torch import Tensor
 from lib_layerdiffusion.errors import ModelError
 from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
 from lib_layerdiffusion.hosts.diffusers.unet import Patch, UNetHandle, inject_unet
-from lib_layerdiffusion.injection import Injection
 from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.unet.injection import Injection
 
 _WIDTHS = {768: Family.SD15, 2048: Family.SDXL}
 _OTHERS = {1024: "Stable Diffusion 2", 1280: "the SDXL refiner"}

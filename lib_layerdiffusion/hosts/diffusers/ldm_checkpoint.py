@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lib_layerdiffusion.errors import ModelError
-from lib_layerdiffusion.ldm_keys import ldm_to_diffusers
 from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.unet.ldm_keys import ldm_to_diffusers
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lib_layerdiffusion.hosts.diffusers.tokenizer import END, START, byte_characters
-from lib_layerdiffusion.injection import CONV_IN, KEY_PREFIX, LATENT_CHANNELS
-from lib_layerdiffusion.ldm_keys import attention_units, diffusers_to_ldm
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod, Technique
 from lib_layerdiffusion.networks import AttentionSharing, TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.unet.injection import CONV_IN, KEY_PREFIX, LATENT_CHANNELS
+from lib_layerdiffusion.unet.ldm_keys import attention_units, diffusers_to_ldm
 
 TEXT_WIDTH = 32
 UNET: dict[str, Any] = {

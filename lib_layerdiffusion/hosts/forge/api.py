@@ -20,16 +20,17 @@ from modules.call_queue import queue_lock
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lib_layerdiffusion import compose, kinds
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
-from lib_layerdiffusion.fields import PASS_COUNTS
 from lib_layerdiffusion.hosts.forge import codec, options
 from lib_layerdiffusion.hosts.forge.earlier import is_name
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
-from lib_layerdiffusion.layerfile import layer_file_bytes
+from lib_layerdiffusion.images import compose
+from lib_layerdiffusion.images.layerfile import layer_file_bytes
+from lib_layerdiffusion.images.reading import MAX_PIXELS, Picture, encode_picture, read_picture
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
-from lib_layerdiffusion.pictures import MAX_PIXELS, Picture, encode_picture, read_picture
-from lib_layerdiffusion.settings import json_schema
+from lib_layerdiffusion.settings import kinds
+from lib_layerdiffusion.settings.fields import PASS_COUNTS
+from lib_layerdiffusion.settings.parsing import json_schema
 from lib_layerdiffusion.transparency import LATENT_FACTOR
 from lib_layerdiffusion.weights import FileStatus
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.forge.host import family_of
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
-from lib_layerdiffusion.images import flatten_on_grey, to_uint8
+from lib_layerdiffusion.images.arithmetic import flatten_on_grey, to_uint8
+from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import Family
-from lib_layerdiffusion.pictures import Picture
 from lib_layerdiffusion.transparency import rgba_arrays
 
 

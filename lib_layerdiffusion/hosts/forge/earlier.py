@@ -14,9 +14,9 @@ from modules import shared
 from PIL import Image
 
 from lib_layerdiffusion.errors import InputError
-from lib_layerdiffusion.fields import FIELDS
+from lib_layerdiffusion.images.reading import Picture, picture_hash
 from lib_layerdiffusion.methods import Layer
-from lib_layerdiffusion.pictures import Picture, picture_hash
+from lib_layerdiffusion.settings.fields import FIELDS
 
 MEMORY = 16_000_000
 """Pixels of the newest results that were not saved, which only memory holds."""

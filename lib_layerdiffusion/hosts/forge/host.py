@@ -11,9 +11,9 @@ from torch import Tensor
 from lib_layerdiffusion.errors import ModelError
 from lib_layerdiffusion.hosts.forge import unet as patching
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
-from lib_layerdiffusion.injection import Injection, LayerWeights, WeightOffsets
 from lib_layerdiffusion.methods import Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
+from lib_layerdiffusion.unet.injection import Injection, LayerWeights, WeightOffsets
 
 Prompts = Callable[[int], tuple[Any, Any]]
 

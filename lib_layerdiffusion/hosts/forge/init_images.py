@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError
-from lib_layerdiffusion.images import flatten_on_grey
-from lib_layerdiffusion.pictures import Picture
+from lib_layerdiffusion.images.arithmetic import flatten_on_grey
+from lib_layerdiffusion.images.reading import Picture
 
 LATENT_UPSCALE = 3
 """Host's resize mode in which the picture keeps its size and its latent is resized."""

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lib_layerdiffusion.hosts.forge import options
 from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
-from lib_layerdiffusion.injection import LayerWeights
+from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing
-from lib_layerdiffusion.pictures import Picture
 from lib_layerdiffusion.transparency import LatentTransparency
+from lib_layerdiffusion.unet.injection import LayerWeights
 from lib_layerdiffusion.weights import WeightStore
 
 FOLDER = "layer_model"

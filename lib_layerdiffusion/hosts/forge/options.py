@@ -9,12 +9,12 @@ import gradio as gr
 from modules import shared
 from modules.options import OptionInfo, options_section
 
-from lib_layerdiffusion import wording
-from lib_layerdiffusion.controls import control
 from lib_layerdiffusion.errors import LayerDiffusionError
-from lib_layerdiffusion.fields import FIELDS, START_VALUES, SettingField
-from lib_layerdiffusion.images import PREVIEW_BACKGROUNDS
-from lib_layerdiffusion.layerfile import ENDINGS
+from lib_layerdiffusion.images.arithmetic import PREVIEW_BACKGROUNDS
+from lib_layerdiffusion.images.layerfile import ENDINGS
+from lib_layerdiffusion.interface import wording
+from lib_layerdiffusion.interface.controls import control
+from lib_layerdiffusion.settings.fields import FIELDS, START_VALUES, SettingField
 
 SECTION = ("layerdiffusion", "LayerDiffusion")
 PREFIX = "layerdiffusion_"

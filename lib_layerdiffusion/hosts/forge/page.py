@@ -15,10 +15,10 @@ import numpy as np
 from gradio.context import Context
 from modules_forge import main_entry
 
-from lib_layerdiffusion import panel, wording
 from lib_layerdiffusion.hosts.forge.checkpoints import chosen_family
+from lib_layerdiffusion.images.reading import Picture
+from lib_layerdiffusion.interface import panel, wording
 from lib_layerdiffusion.methods import METHODS, Layer
-from lib_layerdiffusion.pictures import Picture
 
 LAST_ON_PAGE = "footer"
 """Id of something that the host makes after both tabs and the menu of checkpoints."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from lib_layerdiffusion.fields import FIELDS
-from lib_layerdiffusion.infotext import Restored, from_infotext
+from lib_layerdiffusion.settings.fields import FIELDS
+from lib_layerdiffusion.settings.infotext import Restored, from_infotext
 
 _ROWS = {row.name: row for row in FIELDS}
 _SIZE = re.compile(r"\d+")

@@ -8,8 +8,8 @@ from typing import Any
 
 from modules import extra_networks, prompt_parser, sd_samplers, shared
 
-from lib_layerdiffusion.injection import additional_prompts, layer_prompt
-from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.settings.parsing import LayerSettings
+from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt
 
 _AND = re.compile(r"\bAND\b")
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lib_layerdiffusion.engine.layerset import layer_set
 from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
-from lib_layerdiffusion.layerfile import save_layers
-from lib_layerdiffusion.layerset import layer_set
+from lib_layerdiffusion.images.layerfile import save_layers
 from lib_layerdiffusion.methods import Layer
-from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.settings.parsing import LayerSettings
 
 ANSWER_KEY = "LayerDiffusion pictures"
 """In `extra_generation_params` of the answer's info: a list with an object for each of our pictures."""

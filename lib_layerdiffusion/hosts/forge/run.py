@@ -16,22 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_layerdiffusion.edges import clean_as_set
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
-from lib_layerdiffusion.fields import FIELDS, LatentScale
 from lib_layerdiffusion.hosts.forge import control, options, saving, xyz
 from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts, loaded_family
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
 from lib_layerdiffusion.hosts.forge.results import RunResults
-from lib_layerdiffusion.images import over_background, to_float, to_uint8
-from lib_layerdiffusion.infotext import to_infotext
-from lib_layerdiffusion.injection import LayerWeights, plan_injection
-from lib_layerdiffusion.layerfile import check_ending
-from lib_layerdiffusion.opacity import opaque_warning
-from lib_layerdiffusion.pictures import read_picture
-from lib_layerdiffusion.settings import LayerSettings
+from lib_layerdiffusion.images.arithmetic import over_background, to_float, to_uint8
+from lib_layerdiffusion.images.edges import clean_as_set
+from lib_layerdiffusion.images.layerfile import check_ending
+from lib_layerdiffusion.images.opacity import opaque_warning
+from lib_layerdiffusion.images.reading import read_picture
+from lib_layerdiffusion.settings.fields import FIELDS, LatentScale
+from lib_layerdiffusion.settings.infotext import to_infotext
+from lib_layerdiffusion.settings.parsing import LayerSettings
+from lib_layerdiffusion.unet.injection import LayerWeights, plan_injection
 
 ATTRIBUTE = "layerdiffusion_run"
 

@@ -17,9 +17,9 @@ from backend.sampling.condition import Condition, compile_weighted_conditions
 from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError, WeightsError
-from lib_layerdiffusion.injection import KEY_PREFIX, WeightOffsets
 from lib_layerdiffusion.networks import AttentionSharing
 from lib_layerdiffusion.networks.attention_sharing import SharingRun
+from lib_layerdiffusion.unet.injection import KEY_PREFIX, WeightOffsets
 
 _ATTENTION = re.compile(r"(input_blocks|output_blocks|middle_block)\.(?:.+\.)?transformer_blocks\.\d+\.attn[12]")
 _PARTS = ("input_blocks", "output_blocks", "middle_block")

@@ -12,9 +12,9 @@ from typing import Any
 
 from modules import scripts
 
-from lib_layerdiffusion.fields import FIELDS, PASS_COUNTS, SettingField, by_own_names
-from lib_layerdiffusion.images import ResizeMode
+from lib_layerdiffusion.images.arithmetic import ResizeMode
 from lib_layerdiffusion.methods import METHODS
+from lib_layerdiffusion.settings.fields import FIELDS, PASS_COUNTS, SettingField, by_own_names
 
 ATTRIBUTE = "layerdiffusion_axis_values"
 PLOT_FILE = "xyz_grid.py"

@@ -1,0 +1,271 @@
+"""The main job on the diffusers host: a prompt in, layers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from typing_extensions import Unpack
+
+from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, run_chain
+from lib_layerdiffusion.engine.request import Choices, PictureRequest, Progress, build_request, check_size
+from lib_layerdiffusion.engine.results import LayerPicture, Result
+from lib_layerdiffusion.errors import LayerDiffusionError
+from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
+from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
+from lib_layerdiffusion.images.arithmetic import preview
+from lib_layerdiffusion.images.edges import clean_as_set
+from lib_layerdiffusion.images.files import load_picture
+from lib_layerdiffusion.images.opacity import opaque_warning
+from lib_layerdiffusion.images.start import outside_kept, resized_mask, resized_rgba
+from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
+from lib_layerdiffusion.settings.parsing import LatentScale
+from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
+from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, plan_injection
+from lib_layerdiffusion.weights import WeightStore
+
+
+class LayerDiffusion:
+    """An engine: one model, and everything that makes layers with it."""
+
+    def __init__(self, host: EngineHost, store: WeightStore) -> None:
+        self.host, self.store = host, store
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path | None = None,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        offload: str = "none",
+        weights: WeightStore | Path | str | None = None,
+    ) -> LayerDiffusion:
+        """Load a model.
+
+        source: a `.safetensors` checkpoint, a folder in diffusers layout, or "owner/name" on a hub; None for the
+        bundled family. dtype: default float16 on a GPU and float32 on a CPU. device: default the best there is.
+        offload: "none", "model" or "sequential" (slower and smaller; they need a GPU). weights: folder of the layer
+        files, or a store.
+
+        Raises:
+            LayerDiffusionError: it cannot be loaded; the message says why.
+        """
+        from lib_layerdiffusion.hosts.diffusers.sources import open_source
+
+        return cls(*open_source(source, dtype=dtype, device=device, offload=offload, weights=weights))
+
+    @property
+    def methods(self) -> tuple[LayerMethod, ...]:
+        """The methods that the loaded model can run, in table order."""
+        return tuple(row for row in METHODS.values() if row.family in self.host.families)
+
+    def find_method(self, name: str | LayerMethod) -> LayerMethod:
+        """The method that a short name or a dropdown label means for the loaded model.
+
+        Raises:
+            SettingsError: nothing is called so. ModelError: it is for another family.
+        """
+        if isinstance(name, LayerMethod):
+            method = name
+        else:
+            own = [row for family in self.host.families for row in METHODS.of_family(family)]
+            rows = [row for row in own if row.name == name.strip()]
+            method = rows[0] if rows else METHODS.find(name, None if name in METHODS else self._only_family())
+        self.host.check(method.family, method.label)
+        return method
+
+    def _only_family(self) -> Family | None:
+        return self.host.families[0] if len(self.host.families) == 1 else None
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        method: str | LayerMethod = "transparent",
+        seed: int | None = None,
+        size: tuple[int, int] | str | int | None = None,
+        batch: int = 1,
+        progress: Progress | None = None,
+        **choices: Unpack[Choices],
+    ) -> Result:
+        """Make pictures in layers.
+
+        method: short name ("transparent", "fg-to-blend", ...) or dropdown label; the model's family picks the row.
+        seed: of the first batch item, random if None. size: (width, height), multiples of 8; default the model's own,
+        or the init picture's. batch: pictures, each with all its layers. progress: called with (stage, done, all).
+        choices: what `request.Choices` lists: condition pictures, `init_image`, `mask`, `steps`, `sampler` and so on.
+
+        Raises:
+            LayerDiffusionError: something of this cannot be used; one sentence says what to do. The pipeline is as it
+                was before.
+        """
+        row = self.find_method(method)
+        request = build_request(prompt, row, choices, self.host, seed=seed, size=size, batch=batch, progress=progress)
+        return self.run(request)
+
+    def run(self, request: PictureRequest) -> Result:
+        """Carry out a request.
+
+        Raises:
+            LayerDiffusionError: as `generate`.
+        """
+        settings, method = request.settings, request.settings.method
+        self.host.check(method.family, method.label)
+        timings: dict[str, float] = {}
+        with _timed(timings, "load"), torch.no_grad():
+            weights = self.store.layer(method)
+            networks = self._networks(method, with_encoder=request.init is not None and method.has_alpha)
+            sampler = self.host.set_sampler(request.sampler)
+        with torch.no_grad():
+            with _timed(timings, "prepare"):
+                injection = plan_injection(settings, weights, request.height, request.width)
+                prompt, negative, frames = self._prompts(request)
+                start, mask = self._start(request, networks)
+            with self.host.injected(injection, frames, len(request.seeds)), _timed(timings, "sample"):
+                latents = self.host.sample(request, prompt, negative, start, mask)
+            with _timed(timings, "decode"):
+                finished = self._decode(request, latents, networks)
+        infotexts = [request.infotext(i, self.host.name, sampler, _version()) for i in range(request.batch)]
+        images = tuple(self._picture(request, i, finished, infotexts[i]) for i in range(request.batch))
+        return Result(images, settings, request.seed, timings, self.host.source)
+
+    def _networks(self, method: LayerMethod, *, with_encoder: bool) -> LatentTransparency:
+        decoder = self.host.placed(self.store.decoder(method.family)) if method.has_alpha else None
+        encoder = self.host.placed(self.store.encoder(method.family)) if with_encoder else None
+        return LatentTransparency(decoder=decoder, encoder=encoder)
+
+    def _prompts(self, request: PictureRequest) -> tuple[PromptEmbedding, PromptEmbedding, PromptEmbedding | None]:
+        additional = additional_prompts(request.settings)
+        own = [layer_prompt(text, request.prompt) for text in additional] if any(additional) else []
+        return self.host.encode_prompts(request.prompt, request.negative, own)
+
+    def _start(self, request: PictureRequest, networks: LatentTransparency) -> tuple[Tensor | None, Tensor | None]:
+        """Latents of the init picture for every batch item, alpha hidden in those of RGBA frames; and the mask."""
+        if request.init is None:
+            return None, None
+        method = request.settings.method
+        plain = self.host.encode_start(request.init, None)
+        hidden = self.host.encode_start(request.init, networks) if method.has_alpha else plain
+        rows = [hidden if method.is_rgba(index) else plain for index in range(len(request.seeds))]
+        mask = None
+        if request.mask is not None:
+            small = resized_mask(request.mask, request.height // 8, request.width // 8)
+            mask = torch.from_numpy(np.where(small >= 0.5, 1.0, 0.0).astype(np.float32))[None, None]
+        return torch.cat(rows), mask
+
+    def _decode(
+        self, request: PictureRequest, latents: Tensor, networks: LatentTransparency
+    ) -> list[dict[str, np.ndarray[Any, Any]]]:
+        """For every batch item its "picture" uint8 [H, W, 3 or 4], and where it has alpha the "origin" [H, W, 3]."""
+        method, settings = request.settings.method, request.settings
+        finished: list[dict[str, np.ndarray[Any, Any]]] = []
+        total = len(latents)
+        for index in range(total):
+            latent = latents[index : index + 1]
+            pixels = self.host.decode_latents(latent)
+            rounded = (pixels * 255).round()
+            picture = rounded[0].permute(1, 2, 0).byte().cpu().numpy()
+            item = {"picture": picture}
+            if method.is_rgba(index):
+                scaled = latent.float() / self.host.scaling
+                if settings.latent_scale is LatentScale.SAMPLER:
+                    pixels, scaled = rounded / 255, latent.float()
+                rgba = rgba_arrays(networks.decode(pixels, scaled, passes=settings.decode_passes))[0]
+                item = {"picture": clean_as_set(rgba, settings), "origin": picture}
+            if request.mask is not None and request.init is not None:
+                mask = resized_mask(request.mask, request.height, request.width)
+                item["picture"] = outside_kept(item["picture"], request.init, mask)
+            finished.append(item)
+            if request.progress is not None:
+                request.progress("decode", index + 1, total)
+        return finished
+
+    def _picture(
+        self, request: PictureRequest, index: int, finished: list[dict[str, np.ndarray[Any, Any]]], infotext: str
+    ) -> LayerPicture:
+        method, settings = request.settings.method, request.settings
+        first = index * method.frame_count
+        items = {layer: finished[first + frame] for frame, layer in enumerate(method.frames)}
+        arrays = {layer: item["picture"] for layer, item in items.items()}
+        alphas = {layer: array for layer, array in arrays.items() if array.shape[2] == 4}
+        origins = {layer: items[layer]["origin"] for layer in alphas if settings.output_origin}
+        previews = {layer: preview(array) for layer, array in alphas.items() if settings.preview}
+        warnings = (opaque_warning(array) for array in alphas.values())
+        return LayerPicture(
+            layers={layer: Image.fromarray(array) for layer, array in arrays.items()},
+            seed=request.seeds[first],
+            infotext=infotext,
+            previews={layer: Image.fromarray(array) for layer, array in previews.items()},
+            origins={layer: Image.fromarray(array) for layer, array in origins.items()},
+            notes=tuple(warning for warning in warnings if warning),
+        )
+
+    def extract_foreground(self, *, background: object, prompt: str, **arguments: Any) -> Result:
+        """Put something in front of a background and take it off again: background -> blended -> foreground.
+
+        arguments: of `generate`; pictures are (foreground RGBA, background as given, blended).
+
+        Raises:
+            LayerDiffusionError: as `generate`.
+        """
+        return run_chain(self, TO_FOREGROUND, background, prompt, arguments)
+
+    def extract_background(self, *, foreground: object, prompt: str, **arguments: Any) -> Result:
+        """Put a foreground into a scene and look behind it: foreground -> blended -> background.
+
+        arguments: of `generate`; pictures are (foreground as given, background, blended).
+
+        Raises:
+            LayerDiffusionError: as `generate`.
+        """
+        return run_chain(self, TO_BACKGROUND, foreground, prompt, arguments)
+
+    def encode(self, picture: object) -> Tensor:
+        """Latent [1, 4, H/8, W/8] of an RGBA picture, in the VAE's scale, its alpha hidden inside.
+
+        Raises:
+            LayerDiffusionError: the picture or the weights cannot be used.
+        """
+        rgba = load_picture(picture, "input")
+        height, width = rgba.shape[:2]
+        check_size(width - width % 8, height - height % 8)
+        rgba = resized_rgba(rgba, height - height % 8, width - width % 8)
+        encoder = self.host.placed(self.store.encoder(self.host.family()))
+        return self.host.encode_start(rgba, LatentTransparency(encoder=encoder)) / self.host.scaling
+
+    def decode(self, latent: Tensor, passes: int = 8) -> Image.Image:
+        """RGBA picture of a latent [1, 4, H/8, W/8] in the VAE's scale.
+
+        Raises:
+            LayerDiffusionError: the latent or the weights cannot be used.
+        """
+        if latent.ndim != 4 or latent.shape[1] != 4:
+            raise LayerDiffusionError("A latent must have the shape 1 x 4 x height/8 x width/8.")
+        decoder = self.host.placed(self.store.decoder(self.host.family()))
+        pixels = self.host.decode_latents(latent * self.host.scaling)
+        return Image.fromarray(
+            rgba_arrays(LatentTransparency(decoder=decoder).decode(pixels, latent, passes=passes))[0]
+        )
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Generator[None, None, None]:
+    began = time.perf_counter()
+    yield
+    timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - began
+
+
+def _version() -> str:
+    try:
+        return f"layerdiffusion {metadata.version('layerdiffusion')}"
+    except metadata.PackageNotFoundError:
+        return "layerdiffusion"

@@ -1,0 +1,289 @@
+"""What one call of the engine asks for, validated before anything heavy begins."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from typing_extensions import TypedDict
+
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.images.files import load_picture
+from lib_layerdiffusion.images.reading import Picture
+from lib_layerdiffusion.images.start import resized_rgba
+from lib_layerdiffusion.methods import Layer, LayerMethod
+from lib_layerdiffusion.settings.fields import FIELDS
+from lib_layerdiffusion.settings.infotext import format_parameters, to_infotext
+from lib_layerdiffusion.settings.parsing import LatentScale, LayerSettings, ResizeMode
+
+LATENT_FACTOR = 8
+SMALLEST_SIDE, LARGEST_SIDE, LARGEST_AREA = 64, 8192, 4096 * 4096
+LARGEST_SEED = 2**63 - 1
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all); stages are "sample" and "decode". Raising in it stops the run."""
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """A validated call.
+
+    width, height: pixels, multiples of 8. batch: pictures, each with all layers of its method. init: picture to start
+    from, resized to the size. strength: share of the schedule that runs on it, above 0 to 1. mask: grey [H, W], white
+    where `init` is made anew. sampler: "" for the model's own. options: more arguments of the pipeline's call.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    prompt: str
+    settings: LayerSettings
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    negative: str = ""
+    sampler: str = ""
+    batch: int = 1
+    init: Picture | None = None
+    strength: float = 1.0
+    mask: Picture | None = None
+    progress: Progress | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        _within("steps", self.steps, 1, 1000)
+        _within("guidance", self.guidance, 0, 100)
+        _within("batch", self.batch, 1, 256)
+        _within("seed", self.seed, 0, LARGEST_SEED)
+        check_size(self.width, self.height)
+        _check_text(self.prompt)
+        _check_text(self.negative)
+        if self.init is None:
+            if self.mask is not None:
+                raise SettingsError("A mask needs an init picture that it belongs to.")
+            return
+        _within("strength", self.strength, 0, 1)
+        if self.mask is not None and not (self.mask[..., :3] > 127).any():
+            raise SettingsError("The mask is black everywhere: paint white what is to be made anew.")
+        if int(self.steps * self.strength) < 1:
+            raise SettingsError(
+                f"Strength {self.strength:g} of {self.steps} steps leaves no step to run: raise either of them."
+            )
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed for every batch item, frames counted singly, as WebUIs count them."""
+        return [
+            (self.seed + index) % (LARGEST_SEED + 1) for index in range(self.batch * self.settings.method.frame_count)
+        ]
+
+    def infotext(self, index: int, model: str, sampler: Mapping[str, str], version: str) -> str:
+        """The infotext of picture `index`, in the words of A1111 and Forge.
+
+        sampler: "Sampler" and, where one is chosen, "Schedule type".
+        """
+        values: dict[str, object] = {"Steps": self.steps, **sampler, "CFG scale": f"{self.guidance:g}"}
+        values["Seed"] = self.seeds[index * self.settings.method.frame_count]
+        values |= {"Size": f"{self.width}x{self.height}", "Model": model}
+        if self.init is not None:
+            values["Denoising strength"] = f"{self.strength:g}"
+        values |= to_infotext(self.settings)
+        values["Version"] = version
+        lines = [self.prompt, f"Negative prompt: {self.negative}" if self.negative else "", format_parameters(values)]
+        return "\n".join(line for line in lines if line)
+
+
+class Choices(TypedDict, total=False):
+    """The optional arguments of `LayerDiffusion.generate`; None means the default everywhere."""
+
+    negative_prompt: str
+    steps: int | None
+    """Default: the model's."""
+    guidance: float | None
+    """Classifier-free guidance; default: the model's. 1 switches it off."""
+    sampler: str
+    """A1111's name ("DPM++ 2M Karras") or a diffusers class; default: the model's own."""
+    foreground: object
+    """Condition picture, where the method needs it: a path, Pillow image, array or bytes."""
+    background: object
+    blended: object
+    init_image: object
+    """RGBA or RGB picture to start from."""
+    strength: float
+    """Share of the schedule that runs on `init_image`, above 0 to 1; default 0.75."""
+    mask: object
+    """White where `init_image` is made anew; outside nothing changes, alpha included."""
+    weight: float
+    """Strength of the layer model, 0 to 2."""
+    stop_at: float
+    """Share of the schedule after which the untouched model finishes the picture."""
+    layer_prompts: Mapping[Layer | str, str]
+    """Layer -> prompt that goes before the main one in that layer's frame."""
+    resize_mode: ResizeMode | str
+    """How condition pictures are brought to size; default "Crop and Resize"."""
+    decode_passes: int
+    """8, 4, 2 or 1."""
+    latent_scale: LatentScale | str
+    prompt_aid: bool
+    """Ask for a plain grey background in the frames that come out with alpha."""
+    edge_cleanup: float
+    """Strength of the colour decontamination of soft edges, 0 (off, default) to 1."""
+    alpha_low: float
+    """Alpha up to this value, 0 to 0.45, becomes 0."""
+    alpha_high: float
+    """Alpha from this value on, 0.55 to 1, becomes 1."""
+    output_origin: bool
+    """Also give RGBA layers as they were before their alpha was decoded."""
+    options: Mapping[str, Any]
+    """More arguments for the pipeline's own call, such as ControlNet's and IP-Adapter's pictures."""
+
+
+_PASSED_ON = tuple(row.name for row in FIELDS if row.attribute in Choices.__annotations__ and row.layer is None)
+
+
+class Defaults(Protocol):
+    """What a model says for arguments that are left out; default_size: a side in pixels."""
+
+    steps: int
+    guidance: float
+
+    @property
+    def default_size(self) -> int:
+        """Side of the pictures that the model was trained on."""
+        ...
+
+
+def layer_settings(method: LayerMethod, choices: Choices) -> LayerSettings:
+    """The settings in the arguments of `generate`; pictures are read.
+
+    Raises:
+        SettingsError, InputError: one of them cannot be used, or a picture is missing.
+    """
+    values: dict[str, object] = {"enabled": True, "method": method}
+    values |= {name: value for name, value in choices.items() if name in _PASSED_ON}
+    for layer in Layer:
+        values[layer.value] = optional_picture(choices.get(layer.value), layer.value)
+    for layer, text in (choices.get("layer_prompts") or {}).items():
+        if layer not in list(Layer):
+            raise SettingsError(f'There is no layer "{layer}"; use one of: {", ".join(Layer)}.')
+        values[f"{Layer(layer).value}_prompt"] = text
+    settings = LayerSettings.from_mapping(values)
+    settings.condition_pictures()
+    return settings
+
+
+def build_request(
+    prompt: str,
+    method: LayerMethod,
+    choices: Choices,
+    defaults: Defaults,
+    *,
+    seed: int | None = None,
+    size: object = None,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> PictureRequest:
+    """Turn the arguments of `generate` into a request.
+
+    Raises:
+        SettingsError, InputError: one of them cannot be used; the message says which.
+        TypeError: there is no such argument.
+    """
+    unknown = sorted(set(choices) - set(Choices.__annotations__))
+    if unknown:
+        raise TypeError(f"generate() has no argument {unknown[0]!r}")
+    settings = layer_settings(method, choices)
+    init = optional_picture(choices.get("init_image"), "init")
+    width, height = _size(size, init, defaults.default_size)
+    steps, guidance = choices.get("steps"), choices.get("guidance")
+    return PictureRequest(
+        prompt=prompt,
+        settings=settings,
+        seed=random_seed() if seed is None else seed,
+        width=width,
+        height=height,
+        steps=defaults.steps if steps is None else steps,
+        guidance=defaults.guidance if guidance is None else guidance,
+        negative=choices.get("negative_prompt") or "",
+        sampler=choices.get("sampler") or "",
+        batch=batch,
+        init=None if init is None else resized_rgba(init, height, width),
+        strength=choices.get("strength", 0.75),
+        mask=optional_picture(choices.get("mask"), "mask"),
+        progress=progress,
+        options=dict(choices.get("options") or {}),
+    )
+
+
+def _size(size: object, init: Picture | None, default: int) -> tuple[int, int]:
+    if size is not None:
+        width, height = parse_size(size)
+    elif init is not None:
+        height, width = (side - side % LATENT_FACTOR for side in init.shape[:2])
+    else:
+        width = height = default
+    check_size(width, height)
+    return width, height
+
+
+def _check_text(prompt: object) -> None:
+    if not isinstance(prompt, str):
+        raise SettingsError("A prompt must be text.")
+
+
+def _within(name: str, value: object, low: float, high: float) -> None:
+    # A comparison with NaN is false, so one that is in range is a number.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise SettingsError(f"{name} must be from {low:g} to {high:g}, not {value}.")
+
+
+def check_size(width: object, height: object) -> None:
+    """Raise SettingsError unless width x height is a size that can be generated."""
+    sides = (width, height)
+    if not all(isinstance(side, int) and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+        raise SettingsError(
+            f"A picture of {width}x{height} cannot be made: "
+            f"each side must be from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
+        )
+    if any(int(str(side)) % LATENT_FACTOR for side in sides):
+        raise SettingsError(f"A picture of {width}x{height} cannot be made: each side must be a multiple of 8.")
+    if int(str(width)) * int(str(height)) > LARGEST_AREA:
+        raise SettingsError(f"A picture of {width}x{height} is too large: use at most {LARGEST_AREA >> 20} megapixels.")
+
+
+def parse_size(text: object) -> tuple[int, int]:
+    """Width and height from "1024x768", [1024, 768] or 1024.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    parts = text.lower().replace("*", "x").split("x") if isinstance(text, str) else text
+    if isinstance(parts, int | float):
+        parts = [parts, parts]
+    try:
+        sides = [int(part) for part in parts]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        sides = []
+    if len(sides) == 1:
+        sides *= 2
+    if len(sides) != 2:
+        raise SettingsError(f'The size "{text}" is unclear: write width x height, such as 1024x768.')
+    return sides[0], sides[1]
+
+
+def random_seed() -> int:
+    """A seed of the range that WebUIs draw from."""
+    return secrets.randbelow(2**32)
+
+
+def optional_picture(source: object, name: str) -> Picture | None:
+    """A picture from a path or memory, None for None.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    return None if source is None else load_picture(source, name)

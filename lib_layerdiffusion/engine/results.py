@@ -1,0 +1,116 @@
+"""What a run gives back: every layer by its name, previews, seed, settings, timings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lib_layerdiffusion.engine.layerset import layer_set
+from lib_layerdiffusion.images import compose
+from lib_layerdiffusion.images.files import write_png
+from lib_layerdiffusion.images.layerfile import save_layers
+from lib_layerdiffusion.methods import Layer
+from lib_layerdiffusion.settings.parsing import LayerSettings
+
+
+@dataclass(frozen=True)
+class LayerPicture:
+    """One picture in layers.
+
+    layers: foregrounds are RGBA, the others RGB. previews: RGBA layers over a checkerboard, RGB. origins: RGBA layers
+    as they were before their alpha was decoded, RGB, where asked for. infotext: of the PNGs. notes: what is worth
+    telling the user.
+    """
+
+    layers: Mapping[Layer, Image.Image]
+    seed: int
+    infotext: str = ""
+    previews: Mapping[Layer, Image.Image] = field(default_factory=dict)
+    origins: Mapping[Layer, Image.Image] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rgba(self) -> Image.Image:
+        """The transparent layer; where a method makes none, its only or blended layer as an opaque RGBA picture."""
+        best = next((self.layers[layer] for layer in Layer if layer in self.layers), None)
+        return (self.blended or next(iter(self.layers.values())) if best is None else best).convert("RGBA")
+
+    @property
+    def foreground(self) -> Image.Image | None:
+        """The foreground, RGBA."""
+        return self.layers.get(Layer.FOREGROUND)
+
+    @property
+    def background(self) -> Image.Image | None:
+        """The background, RGB."""
+        return self.layers.get(Layer.BACKGROUND)
+
+    @property
+    def blended(self) -> Image.Image | None:
+        """The foreground in front of the background, RGB."""
+        return self.layers.get(Layer.BLENDED)
+
+    @property
+    def preview(self) -> Image.Image | None:
+        """The transparent layer over a checkerboard, RGB."""
+        return next(iter(self.previews.values()), None)
+
+    def with_layers(self, layers: Mapping[Layer, Image.Image]) -> LayerPicture:
+        """This picture with more layers."""
+        return replace(self, layers={**layers, **self.layers})
+
+    def save(self, folder: Path | str, stem: str, *, previews: bool = False) -> dict[str, Path]:
+        """Write every layer as PNG with its infotext: `<stem>.png`, or `<stem>-<layer>.png` where there are several.
+
+        Returns what was written, by layer name ("foreground", "foreground-preview", ...).
+
+        Raises:
+            LayerDiffusionError: a file cannot be written.
+        """
+        pictures = {str(layer): image for layer, image in self.layers.items()}
+        single = len(pictures) == 1
+        pictures |= {f"{layer}-before-decoding": image for layer, image in self.origins.items()}
+        if previews:
+            pictures |= {f"{layer}-preview": image for layer, image in self.previews.items()}
+        written: dict[str, Path] = {}
+        for name, image in pictures.items():
+            ending = name if not single else name.partition("-")[2]
+            written[name] = Path(folder) / (f"{stem}-{ending}.png" if ending else f"{stem}.png")
+            write_png(written[name], image, self.infotext)
+        return written
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that one call made.
+
+    timings: seconds by stage. source: the model, in words.
+    """
+
+    images: tuple[LayerPicture, ...]
+    settings: LayerSettings
+    seed: int
+    timings: Mapping[str, float]
+    source: str = ""
+
+    def layer_set(self, index: int = 0) -> tuple[compose.Layer, ...]:
+        """Picture `index` as layers for an editor, lowest first; what the method was given completes them."""
+        layers = {layer: np.array(image.convert("RGBA")) for layer, image in self.images[index].layers.items()}
+        return layer_set(layers, self.settings)
+
+    def save_layers(self, path: Path | str, index: int = 0) -> None:
+        """Write the layers of picture `index` as one file; the path's ending, .ora or .psd, says which kind.
+
+        Raises:
+            LayerDiffusionError: the ending is another one, psd-tools is missing, or the file cannot be written.
+        """
+        save_layers(Path(path), self.layer_set(index))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth telling the user, each once."""
+        return tuple(dict.fromkeys(note for image in self.images for note in image.notes))

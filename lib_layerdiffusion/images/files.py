@@ -1,0 +1,97 @@
+"""Files that are whole or not there: written beside their place first, then moved into it."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lib_layerdiffusion.errors import InputError, LayerDiffusionError
+from lib_layerdiffusion.images.reading import Picture, read_picture
+
+INFOTEXT_KEY = "parameters"
+"""The PNG text chunk in which A1111, Forge and what reads their pictures expect the infotext."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is complete whenever it is seen; folders are made.
+
+    Raises:
+        LayerDiffusionError: it cannot be written; nothing is left behind.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise LayerDiffusionError(f'"{path}" cannot be written: {error.strerror or error}.') from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_png(path: Path, picture: Image.Image | NDArray[np.uint8], infotext: str = "") -> None:
+    """Write a PNG, with an infotext where there is one.
+
+    Raises:
+        LayerDiffusionError: it cannot be written.
+    """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    information = PngInfo()
+    if infotext:
+        information.add_text(INFOTEXT_KEY, infotext)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=information)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_picture(source: object, name: str) -> Picture:
+    """The picture in a file, or one in memory, as uint8 RGBA [H, W, 4].
+
+    source: a path (also as text), or whatever `pictures.read_picture` takes but text.
+
+    Raises:
+        InputError: there is no such file, or it holds no usable picture.
+    """
+    content = source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f'The {name} picture "{path}" cannot be read: {error.strerror or error}.') from error
+    picture = read_picture(content, name)
+    if picture is None:
+        raise InputError(f"The {name} picture is empty: choose it again.")
+    return picture
+
+
+def infotext_of(path: Path) -> str:
+    """The infotext of a PNG, "" where it has none.
+
+    Raises:
+        InputError: the file is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            information: Mapping[object, object] = image.info
+            return str(information.get(INFOTEXT_KEY, ""))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f'"{path}" is no picture that can be read.') from error

@@ -1,0 +1,35 @@
+"""Tells when a picture that should be transparent came out solid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib_layerdiffusion.images.arithmetic import Picture8
+
+NEARLY_OPAQUE = 0.98
+"""The mean alpha, and the share of pixels whose alpha is above this value, from which on a picture counts as solid."""
+
+OPAQUE_MESSAGE = (
+    "The picture came out opaque nearly everywhere: ask for a plain neutral grey background in the prompt "
+    '(the option "Plain background words" does so), '
+    "or use a checkpoint that is closer to its base model, because strong retraining paints solid backgrounds."
+)
+
+
+PLAIN_BACKGROUND = "plain neutral grey background"
+"""Words of the prompt aid: they keep models that paint solid scenes from filling what should stay clear."""
+
+
+def is_opaque(rgba: Picture8) -> bool:
+    """Whether a picture hides nearly everything behind it.
+
+    rgba: uint8 [H, W, 4]. True where the mean alpha and the share of pixels with alpha above 0.98 both exceed 0.98.
+    """
+    alpha = rgba[..., 3]
+    solid_share = float(np.mean(alpha > NEARLY_OPAQUE * 255))
+    return solid_share > NEARLY_OPAQUE and float(alpha.mean()) > NEARLY_OPAQUE * 255
+
+
+def opaque_warning(rgba: Picture8) -> str | None:
+    """The sentence for the result's comments, with the two remedies, or None where the picture is as it should be."""
+    return OPAQUE_MESSAGE if is_opaque(rgba) else None

@@ -1,0 +1,167 @@
+"""The types of value that a setting can have: how each is read, written and described.
+
+Reading is idempotent: what it gave reads as itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.images.reading import encode_picture, picture_hash, read_picture
+from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
+
+_TRUE = frozenset({"true", "1", "on", "yes"})
+_FALSE = frozenset({"false", "0", "off", "no"})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of value.
+
+    read: (label for errors, raw value, which is neither None nor "") -> value.
+    to_json: value -> what the API answers with. to_text: value -> infotext. schema: JSON schema of one value.
+    """
+
+    read: Callable[[str, object], object]
+    schema: Mapping[str, object]
+    to_json: Callable[[Any], object] = lambda value: value
+    to_text: Callable[[Any], str] = str
+
+
+def _shown(raw: object) -> str:
+    text = repr(raw) if isinstance(raw, str | int | float | bool) else f"a {type(raw).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def boolean() -> Kind:
+    """True or False, also as text or as 0 and 1."""
+
+    def read(label: str, raw: object) -> bool:
+        if isinstance(raw, bool | np.bool_):
+            return bool(raw)
+        word = str(raw).strip().lower() if isinstance(raw, str | int | float) else ""
+        word = word.removesuffix(".0")
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+        raise SettingsError(f"{label} must be true or false, not {_shown(raw)}.")
+
+    return Kind(read, {"type": "boolean"})
+
+
+def _finite(raw: object) -> float | None:
+    if isinstance(raw, bool | np.bool_) or not isinstance(raw, str | int | float | np.integer | np.floating):
+        return None
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _number_text(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def number(low: float, high: float) -> Kind:
+    """A number from `low` to `high`, also as text."""
+
+    def read(label: str, raw: object) -> float:
+        value = _finite(raw)
+        if value is None or not low <= value <= high:
+            raise SettingsError(f"{label} must be a number from {low:g} to {high:g}, not {_shown(raw)}.")
+        return value + 0.0  # no negative zero
+
+    return Kind(read, {"type": "number", "minimum": low, "maximum": high}, to_text=_number_text)
+
+
+def one_of(*numbers: int) -> Kind:
+    """One of a few whole numbers, also as text."""
+
+    def read(label: str, raw: object) -> int:
+        value = _finite(raw)
+        if value not in numbers:
+            raise SettingsError(f"{label} must be one of {', '.join(map(str, numbers))}, not {_shown(raw)}.")
+        return int(value)
+
+    return Kind(read, {"type": "integer", "enum": list(numbers)})
+
+
+def choice(options: type[Enum]) -> Kind:
+    """A member of a string enumeration, also by its value in any case."""
+    by_value = {str(option.value).lower(): option for option in options}
+    values = [str(option.value) for option in options]
+
+    def read(label: str, raw: object) -> Enum:
+        if isinstance(raw, options):
+            return raw
+        found = by_value.get(raw.strip().lower()) if isinstance(raw, str) else None
+        if found is None:
+            listed = ", ".join(f'"{value}"' for value in values)
+            raise SettingsError(f"{label} must be one of {listed}, not {_shown(raw)}.")
+        return found
+
+    return Kind(read, {"type": "string", "enum": values}, _enum_value, _enum_value)
+
+
+def _enum_value(value: Enum) -> str:
+    return str(value.value)
+
+
+def text() -> Kind:
+    """Free text; blanks at its ends carry no meaning and go."""
+
+    def read(label: str, raw: object) -> str:
+        if not isinstance(raw, str):
+            raise SettingsError(f"{label} must be text, not {_shown(raw)}.")
+        return raw.strip()
+
+    return Kind(read, {"type": "string"})
+
+
+def find_method(raw: object, family: Family | None = None) -> LayerMethod:
+    """The method that `raw` is or names; short names are looked up within `family`.
+
+    Raises:
+        SettingsError: there is none; the message lists the valid ones.
+    """
+    if isinstance(raw, LayerMethod):
+        return raw
+    if not isinstance(raw, str):
+        listed = ", ".join(METHODS)
+        raise SettingsError(f"Method must be the name of one, not {_shown(raw)}; use one of: {listed}.")
+    return METHODS.find(raw, family)
+
+
+def method() -> Kind:
+    """A row of the method table, by its label of any release or its short name."""
+
+    def read(_label: str, raw: object) -> LayerMethod:
+        return find_method(raw)
+
+    def label_of(row: LayerMethod) -> str:
+        return row.label
+
+    return Kind(read, {"type": "string", "enum": list(METHODS)}, label_of, label_of)
+
+
+def picture(layer: Layer) -> Kind:
+    """A picture of any form that `pictures.read_picture` takes; infotext keeps its content's hash."""
+
+    def read(_label: str, raw: object) -> object:
+        return read_picture(raw, str(layer))
+
+    def to_json(value: Any) -> object:
+        return None if value is None else encode_picture(value)
+
+    def to_text(value: Any) -> str:
+        return "" if value is None else picture_hash(value)
+
+    schema = {"type": ["string", "array", "object", "null"]}
+    return Kind(read, schema, to_json, to_text)

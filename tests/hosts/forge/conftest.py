@@ -1,0 +1,95 @@
+"""A host with the script in it: fake by default, real with --forge-root."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_layerdiffusion.settings.fields import FIELDS
+
+FAKE = Path(__file__).resolve().parents[2] / "fake_forge"
+
+
+@pytest.fixture(scope="session")
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    root: Path | None = request.config.getoption("--forge-root")
+    folder = tmp_path_factory.mktemp("forge")
+    if root is not None:
+        from tests.hosts.forge.hosts import RealForge
+
+        return RealForge(root.resolve(), folder)
+    sys.path.insert(0, str(FAKE))
+    from tests.hosts.forge.hosts import FakeForge
+
+    return FakeForge(folder)
+
+
+@pytest.fixture
+def forge(host):
+    """The host with an SD1.5 checkpoint and ordinary options."""
+    host.use("sd15")
+    host.option("samples_format", "png")
+    host.option("stealth_pnginfo_option", "Alpha")
+    return host
+
+
+@pytest.fixture
+def fake(forge):
+    """For what cannot be asked of a real host."""
+    if forge.is_real:
+        pytest.skip("needs the fake host")
+    return forge
+
+
+@pytest.fixture
+def real(forge):
+    """For what the fake host does not have."""
+    if not forge.is_real:
+        pytest.skip("needs a real host: --forge-root")
+    return forge
+
+
+@pytest.fixture(scope="session")
+def ask():
+    """Settings by name -> the script's positional arguments."""
+
+    def arguments(method: str, **values):
+        given = {"enabled": True, "method": method, **values}
+        unknown = set(given) - {row.name for row in FIELDS}
+        assert not unknown
+        return [given.get(row.name) for row in FIELDS]
+
+    return arguments
+
+
+def _field(width: int, height: int, seed: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    waves = [127 + 120 * np.sin(x / (5 + seed + i) + i) * np.cos(y / (9 - i)) for i in range(3)]
+    return np.stack(waves, axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def rgba():
+    """Makes a picture with a soft disc as its alpha."""
+
+    def make(side: int = 64, seed: int = 1) -> Image.Image:
+        y, x = np.mgrid[0:side, 0:side]
+        distance = np.hypot(x - side / 2, y - side / 2)
+        alpha = np.clip((side * 0.35 - distance) * 20, 0, 255).astype(np.uint8)
+        return Image.fromarray(np.dstack([_field(side, side, seed), alpha]))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rgb():
+    """Makes a picture without alpha."""
+
+    def make(side: int = 64, seed: int = 2) -> Image.Image:
+        return Image.fromarray(_field(side, side, seed))
+
+    return make

@@ -1,0 +1,332 @@
+"""The same request to a fake and to a real host: what goes in is Forge's API, what comes out is a `Result`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_layerdiffusion.settings.fields import FIELDS
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "scripts" / "layerdiffusion.py"
+LORA = "<lora:rand15:1>"
+GUIDANCE = {
+    "sag": ("selfattentionguidance integrated (sd 1.x, sd 2.x, sdxl)", [True, 0.5, 2.0, 1.0]),
+    "pag": ("perturbedattentionguidance integrated", [True, 3.0, 0.0, 0.0, 1.0]),
+}
+
+
+@dataclass
+class Result:
+    """images: pictures first, then previews. error: what page and API would show. reports: what the console shows.
+
+    info: of the API's answer."""
+
+    images: list[Image.Image] = field(default_factory=list)
+    error: BaseException | None = None
+    reports: list[str] = field(default_factory=list)
+    infotext: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        return str(self.error)
+
+    def array(self, index: int = 0) -> np.ndarray:
+        return np.asarray(self.images[index])
+
+    def same_as(self, other: Result) -> bool:
+        """Bit-identical pictures; neither run may have failed."""
+        if self.error or other.error:
+            raise AssertionError(self.error or other.error)
+        pairs = zip(self.images, other.images, strict=True)
+        return all(a.mode == b.mode and np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+class FakeForge:
+    """The real script in tests/fake_forge."""
+
+    is_real = False
+    side = 64
+
+    def __init__(self, folder: Path) -> None:
+        from modules import paths, shared
+        from modules.api import api  # noqa: F401  # as where the API is on
+
+        from tests.hosts.forge import weights
+
+        paths.models_path = str(folder)
+        self.weights = folder / "layer_model"
+        weights.write_all(self.weights)
+        shared.loras["rand15"] = weights.lora()
+        self.outputs = folder / "outputs"
+        spec = spec_from_file_location("layerdiffusion_script", SCRIPT)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.module, self.script_class = module, module.LayerDiffusionScript
+        self.models = {}
+
+    def use(self, family: str) -> None:
+        """Load a checkpoint, or go back to one."""
+        from backend import memory_management, model
+        from modules import shared
+
+        memory_management.unload_all_models()
+        kinds = {"sd15": "StableDiffusion", "sdxl": "StableDiffusionXL", "flux": "Flux"}
+        if family not in self.models:
+            self.models[family] = getattr(model, kinds[family])()
+        shared.sd_model = self.models[family]
+
+    def run(self, args: list[Any] | None = None, *, img2img: bool = False, **body: Any) -> Result:
+        from modules import processing
+
+        p = self._processing(args, img2img, body)
+        return self._process(processing.process_images, p)
+
+    def cells(self, args: list[Any], seeds: list[int]) -> list[Result]:
+        """As the X/Y/Z plot does it: shallow copies of one object, a field changed."""
+        from modules import processing
+
+        p = self._processing(args, False, {})
+        results = []
+        for seed in seeds:
+            cell = processing.shallow_copy(p)
+            cell.seed = seed
+            results.append(self._process(processing.process_images, cell))
+        return results
+
+    def loop(self, args: list[Any], count: int, **body: Any) -> list[Result]:
+        """As loopback does it: one object again and again, its first picture as the next init picture."""
+        from modules import processing
+
+        p = self._processing(args, True, body)
+        results = []
+        for _ in range(count):
+            p.extra_result_images = []
+            results.append(self._process(processing.process_images, p))
+            p.init_images = [results[-1].images[0]]
+        return results
+
+    def _processing(self, args: list[Any] | None, img2img: bool, body: dict[str, Any]) -> Any:
+        from modules import processing, scripts
+
+        script = self.script_class()
+        script.args_from, script.args_to = 1, 1 + (len(FIELDS) if args is None else len(args))
+        body = {"width": self.side, "height": self.side, **body}
+        saved, extra = body.pop("save_images", False), body.pop("guidance", None)
+        kind = processing.StableDiffusionProcessingImg2Img if img2img else processing.StableDiffusionProcessingTxt2Img
+        if body.get("enable_hr"):
+            body["enable_hr"] = "latent" if body.pop("hr_upscaler").startswith("Latent") else "pixels"
+        p = kind(**body, do_not_save_samples=not saved, outpath_samples=str(self.outputs))
+        p.script_args = [0, *([False] + [None] * (len(FIELDS) - 1) if args is None else args)]
+        p.scripts = scripts.ScriptRunner([script, *([_Guidance(extra)] if extra else [])])
+        return p
+
+    def _process(self, process: Any, p: Any) -> Result:
+        from modules import errors
+
+        errors.reports.clear()
+        try:
+            processed = process(p)
+        except Exception as error:  # noqa: BLE001
+            return Result(error=error, reports=list(errors.reports))
+        images = [_answered(image) for image in [*processed.images, *processed.extra_images]]
+        info = {"extra_generation_params": processed.extra_generation_params, "comments": processed.comments}
+        return Result(images, None, list(errors.reports), processed.infotexts[0], info)
+
+    def saved(self) -> list[Path]:
+        return sorted(self.outputs.glob("*"), key=lambda path: path.stat().st_mtime_ns)
+
+    def option(self, name: str, value: Any) -> None:
+        from modules import shared
+
+        setattr(shared.opts, name, value)
+
+
+def _answered(image: Image.Image) -> Image.Image:
+    """The picture as the API's answer holds it, with what the page's gallery knows about it."""
+    from modules.api import api
+
+    answer = Image.open(io.BytesIO(base64.b64decode(api.encode_pil_to_base64(image))))
+    answer.load()
+    vars(answer).update({name: value for name, value in vars(image).items() if name == "already_saved_as"})
+    return answer
+
+
+class _Guidance:
+    """What attention guidance and token merging do to a UNet."""
+
+    args_from = args_to = 0
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def process_before_every_sampling(self, p: Any, **_: Any) -> None:
+        from backend.sampling.sampling_function import calc_cond_uncond_batch
+
+        unet = p.sd_model.forge_objects.unet.clone()
+        options = unet.model_options["transformer_options"]
+        if self.kind == "sag":
+            options["patches_replace"] = {"attn1": {("middle", 0): lambda q, k, v, extra: v}}
+        elif self.kind == "tome":
+            options["patches"] = {"attn1_patch": [lambda n, context, value, extra: (n, context, value)]}
+        else:
+
+            def guide(args: dict[str, Any]) -> Any:
+                inner = {**args["model_options"]["transformer_options"]}
+                inner["patches_replace"] = {"attn1": {("middle", 0): lambda q, k, v, extra: v}}
+                changed = {**args["model_options"], "transformer_options": inner}
+                degraded, _ = calc_cond_uncond_batch(
+                    args["model"], args["cond"], None, args["input"], args["sigma"], changed
+                )
+                return args["denoised"] + (args["cond_denoised"] - degraded) * 3.0
+
+            unet.model_options.setdefault("sampler_post_cfg_function", []).append(guide)
+        p.sd_model.forge_objects.unet = unet
+
+
+def encoded(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@contextmanager
+def _interrupted_at(step: int | None) -> Iterator[None]:
+    """Interrupt the real host once it has done this many steps, as its button does."""
+    from modules import shared
+
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if shared.state.job and shared.state.sampling_step >= step:
+                shared.state.interrupt()
+                return
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if step is not None:
+        watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+class RealForge:
+    """The script in a real Forge in this process, through the functions behind its API.
+
+    The checkout needs checkpoints random_sd15.safetensors (and random_sdxl.safetensors) and the layer files; its Python
+    packages have to be installed for the Python that runs the tests.
+    """
+
+    is_real = True
+    side = 64
+
+    def __init__(self, forge: Path, folder: Path) -> None:
+        self.forge = forge
+        extensions = folder / "extensions"
+        extensions.mkdir(parents=True)
+        (extensions / "layerdiffusion").symlink_to(ROOT)
+        quiet = {"live_previews_enable": False, "return_grid": False, "grid_save": False}
+        quiet["outdir_samples"] = str(folder / "outputs")
+        (folder / "config.json").write_text(json.dumps({**quiet, "save_to_dirs": False}))
+        self.outputs = folder / "outputs"
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.chdir(forge)
+        sys.path.insert(0, str(forge))
+        flags = (
+            "--always-cpu --skip-torch-cuda-test --skip-prepare-environment --skip-install --nowebui --api --no-half"
+        )
+        flags += " --skip-python-version-check --skip-version-check --no-hashing --no-download-sd-model"
+        sys.argv = ["launch.py", *flags.split(), "--data-dir", str(folder), "--models-dir", str(forge / "models")]
+        import launch  # noqa: F401
+        import webui
+        from fastapi import FastAPI
+        from modules import errors, script_callbacks
+
+        self.api = webui.create_api(FastAPI())
+        script_callbacks.before_ui_callback()
+        script_callbacks.app_started_callback(None, self.api.app)
+        self.reports: list[str] = []
+        errors.report = lambda message, **_: self.reports.append(message)
+        self.options: dict[str, Any] = {"samples_format": "png", "stealth_pnginfo_option": "Alpha"}
+
+    def use(self, family: str) -> None:
+        name = f"random_{family}.safetensors"
+        if not (self.forge / "models" / "Stable-diffusion" / name).is_file():
+            pytest.skip(f"{name} is not there")
+        self.options["sd_model_checkpoint"] = name
+
+    def run(self, args: list[Any] | None = None, *, img2img: bool = False, **body: Any) -> Result:
+        from modules.api import models
+
+        body = {"prompt": "an apple", "steps": 2, "cfg_scale": 2, "seed": 1, "sampler_name": "Euler", **body}
+        body = {"width": self.side, "height": self.side, **body}
+        body["alwayson_scripts"] = {} if args is None else {"layerdiffusion": {"args": args}}
+        self._translate(body)
+        kind = models.StableDiffusionImg2ImgProcessingAPI if img2img else models.StableDiffusionTxt2ImgProcessingAPI
+        self.reports.clear()
+        try:
+            with _interrupted_at(body.pop("interrupt_at", None)):
+                answer = (self.api.img2imgapi if img2img else self.api.text2imgapi)(kind(**body))
+        except Exception as error:  # noqa: BLE001
+            return Result(error=error, reports=list(self.reports))
+        images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer.images]
+        info = json.loads(answer.info)
+        return Result(images, None, list(self.reports), info["infotexts"][0], info)
+
+    def _translate(self, body: dict[str, Any]) -> None:
+        body["override_settings"] = {**self.options}
+        body["override_settings_restore_afterwards"] = False
+        guidance = body.pop("guidance", None)
+        if guidance == "tome":
+            body["override_settings"]["token_merging_ratio"] = 0.5
+        elif guidance:
+            title, values = GUIDANCE[guidance]
+            body["alwayson_scripts"][title] = {"args": values}
+        else:
+            body["override_settings"]["token_merging_ratio"] = 0.0
+        if body.get("enable_hr"):
+            # The host's API has no defaults for these that its own second pass can use.
+            body.update(hr_additional_modules=["Use same choices"], denoising_strength=0.75, hr_cfg=2, hr_scale=1.5)
+        if "init_images" in body:
+            body["init_images"] = [encoded(image) for image in body["init_images"]]
+            body.update(inpainting_fill=1, mask_blur=0)
+        if "mask" in body:
+            body["mask"] = encoded(body["mask"])
+
+    def cells(self, args: list[Any], seeds: list[int]) -> list[Result]:
+        values = ",".join(map(str, seeds))
+        script = [1, values, [], 0, "", [], 0, "", [], False, True, False, False, False, False, False, 0, False]
+        result = self.run(args, steps=2, script_name="x/y/z plot", script_args=script)
+        pictures = [image for image in result.images if image.size == (self.side, self.side)]
+        return [Result([image], result.error, result.reports) for image in pictures]
+
+    def loop(self, args: list[Any], count: int, **body: Any) -> list[Result]:
+        result = self.run(
+            args, img2img=True, script_name="loopback", script_args=[count, 0.5, "Linear", "None"], **body
+        )
+        return [Result([image], result.error, result.reports) for image in result.images[:count]]
+
+    def saved(self) -> list[Path]:
+        return sorted(self.outputs.rglob("*.*"), key=lambda path: path.stat().st_mtime_ns)
+
+    def option(self, name: str, value: Any) -> None:
+        self.options[name] = value
