@@ -6,7 +6,7 @@ A reimplementation of "Transparent Image Layer Diffusion using Latent Transparen
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lib_layerdiffusion.engine.pipeline import LayerDiffusion as LayerDiffusion
+    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion as LayerDiffusion
 
 __all__ = ["LayerDiffusion"]
 
@@ -14,7 +14,7 @@ __all__ = ["LayerDiffusion"]
 def __getattr__(name: str) -> Any:
     # Loaded on first use: it needs diffusers, which the core and Forge do without.
     if name == "LayerDiffusion":
-        from lib_layerdiffusion.engine.pipeline import LayerDiffusion
+        from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
         return LayerDiffusion
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

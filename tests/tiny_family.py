@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_layerdiffusion.engine.pipeline import LayerDiffusion
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost, ModelCard
+from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 from lib_layerdiffusion.hosts.diffusers.tiny import layer_files, tiny_pipeline
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.unet.injection import Injection, read_layer_weights

@@ -25,16 +25,19 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.engine import batch_ray, processes
     from lib_layerdiffusion.engine.batch import BatchJob, run_batch
+    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
     job = BatchJob(
         lines=arguments.lines,
         output=arguments.output,
+        load=LayerDiffusion.from_checkpoint,
         model=model_arguments(arguments),
         workers=arguments.workers,
         previews=arguments.preview,
     )
-    summary = run_batch(job, on_ray=arguments.ray, quiet=arguments.json)
+    summary = run_batch(job, batch_ray.outcomes if arguments.ray else processes.way_of(job), quiet=arguments.json)
     counts = f"{summary['done']} of {summary['lines']} pictures are done, {summary['failed']} failed"
     report(arguments, summary, [f"{counts}: {summary['manifest']}"])
     return 1 if summary["failed"] else 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lib_layerdiffusion.engine.pipeline import LayerDiffusion
+    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -64,7 +64,7 @@ def engine_from(arguments: argparse.Namespace) -> LayerDiffusion:
     Raises:
         LayerDiffusionError: it cannot be loaded.
     """
-    from lib_layerdiffusion.engine.pipeline import LayerDiffusion
+    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
     return LayerDiffusion.from_checkpoint(**model_arguments(arguments))
 

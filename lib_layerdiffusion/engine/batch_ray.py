@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lib_layerdiffusion.engine.batch import BatchJob, Outcome, Task, TaskRunner
+from lib_layerdiffusion.engine.batch import BatchJob, TaskRunner
+from lib_layerdiffusion.engine.manifest import Outcome
+from lib_layerdiffusion.engine.tasks import Task
 from lib_layerdiffusion.errors import HostError
 
 
@@ -13,7 +15,7 @@ class _Actor:
     """One engine; Ray keeps it alive for all lines that it is given."""
 
     def __init__(self, job: BatchJob) -> None:
-        self._runner = TaskRunner(job.model, job.output, previews=job.previews)
+        self._runner = TaskRunner(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": self._runner(row["task"])}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from lib_layerdiffusion.engine.results import Result
 from lib_layerdiffusion.errors import ModelError, SettingsError
 from lib_layerdiffusion.images.files import load_picture
-from lib_layerdiffusion.methods import Layer
-
-if TYPE_CHECKING:
-    from lib_layerdiffusion.engine.pipeline import LayerDiffusion
+from lib_layerdiffusion.methods import Layer, LayerMethod
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,21 @@ TO_BACKGROUND = Chain(Layer.FOREGROUND, (("fg-to-blend", "fg-blend-to-bg"), ("fg
 
 
 def run_chain(
-    engine: LayerDiffusion, chain: Chain, picture: object, prompt: str, arguments: Mapping[str, Any]
+    generate: Callable[..., Result],
+    methods: Iterable[LayerMethod],
+    chain: Chain,
+    picture: object,
+    prompt: str,
+    arguments: Mapping[str, Any],
 ) -> Result:
     """Run a chain; every picture of the result has all three layers, the given one as it was given.
 
-    arguments: of `LayerDiffusion.generate`.
+    generate: `Engine.generate`, or what takes the same arguments. methods: that it can run. arguments: more of them.
 
     Raises:
         LayerDiffusionError: as `generate`, or the model has no methods for it.
     """
-    known = {row.name for row in engine.methods}
+    known = {row.name for row in methods}
     way = next((names for names in chain.ways if known.issuperset(names)), None)
     if way is None:
         raise ModelError("The loaded model has no methods for this chain: load a Stable Diffusion 1.5 or XL model.")
@@ -47,12 +49,12 @@ def run_chain(
         raise SettingsError(f"This chain begins with a {chain.given} picture: give one.")
     source = load_picture(picture, chain.given.value)
     beginning: dict[str, Any] = {**arguments, chain.given.value: source}
-    first = engine.generate(prompt, method=way[0], **beginning)
+    first = generate(prompt, method=way[0], **beginning)
     images, timings, settings = list(first.images), dict(first.timings), first.settings
     for name in way[1:]:
         for index, image in enumerate(images):
             own: dict[str, Any] = {**beginning, "seed": image.seed, "batch": 1, "blended": image.blended}
-            step = engine.generate(prompt, method=name, **own)
+            step = generate(prompt, method=name, **own)
             images[index] = step.images[0].with_layers(image.layers)
             timings = {stage: seconds + step.timings.get(stage, 0.0) for stage, seconds in timings.items()}
             settings = step.settings

@@ -1,4 +1,4 @@
-"""The main job on the diffusers host: a prompt in, layers out."""
+"""The main job, on a host that it is handed: a prompt in, layers out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, run_chain
+from lib_layerdiffusion.engine.host import PromptEmbedding, SamplingHost
 from lib_layerdiffusion.engine.request import Choices, PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.errors import LayerDiffusionError
-from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
-from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
 from lib_layerdiffusion.images.arithmetic import preview
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.files import load_picture
@@ -33,35 +31,11 @@ from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, 
 from lib_layerdiffusion.weights import WeightStore
 
 
-class LayerDiffusion:
-    """An engine: one model, and everything that makes layers with it."""
+class Engine:
+    """One model, and everything that makes layers with it."""
 
-    def __init__(self, host: EngineHost, store: WeightStore) -> None:
+    def __init__(self, host: SamplingHost, store: WeightStore) -> None:
         self.host, self.store = host, store
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        source: str | Path | None = None,
-        *,
-        dtype: torch.dtype | str | None = None,
-        device: torch.device | str | None = None,
-        offload: str = "none",
-        weights: WeightStore | Path | str | None = None,
-    ) -> LayerDiffusion:
-        """Load a model.
-
-        source: a `.safetensors` checkpoint, a folder in diffusers layout, or "owner/name" on a hub; None for the
-        bundled family. dtype: default float16 on a GPU and float32 on a CPU. device: default the best there is.
-        offload: "none", "model" or "sequential" (slower and smaller; they need a GPU). weights: folder of the layer
-        files, or a store.
-
-        Raises:
-            LayerDiffusionError: it cannot be loaded; the message says why.
-        """
-        from lib_layerdiffusion.hosts.diffusers.sources import open_source
-
-        return cls(*open_source(source, dtype=dtype, device=device, offload=offload, weights=weights))
 
     @property
     def methods(self) -> tuple[LayerMethod, ...]:
@@ -217,7 +191,7 @@ class LayerDiffusion:
         Raises:
             LayerDiffusionError: as `generate`.
         """
-        return run_chain(self, TO_FOREGROUND, background, prompt, arguments)
+        return run_chain(self.generate, self.methods, TO_FOREGROUND, background, prompt, arguments)
 
     def extract_background(self, *, foreground: object, prompt: str, **arguments: Any) -> Result:
         """Put a foreground into a scene and look behind it: foreground -> blended -> background.
@@ -227,7 +201,7 @@ class LayerDiffusion:
         Raises:
             LayerDiffusionError: as `generate`.
         """
-        return run_chain(self, TO_BACKGROUND, foreground, prompt, arguments)
+        return run_chain(self.generate, self.methods, TO_BACKGROUND, foreground, prompt, arguments)
 
     def encode(self, picture: object) -> Tensor:
         """Latent [1, 4, H/8, W/8] of an RGBA picture, in the VAE's scale, its alpha hidden inside.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ from lib_layerdiffusion.images.arithmetic import condition_image
 from lib_layerdiffusion.images.opacity import PLAIN_BACKGROUND
 from lib_layerdiffusion.methods import LayerMethod, Technique
 from lib_layerdiffusion.networks import AttentionSharing
-
-if TYPE_CHECKING:
-    from lib_layerdiffusion.settings.parsing import LayerSettings
+from lib_layerdiffusion.settings.parsing import LayerSettings
 
 KEY_PREFIX = "diffusion_model."
 CONV_IN = "input_blocks.0.0.weight"

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.cli import main
 from lib_layerdiffusion.commands.weights import chosen_files
-from lib_layerdiffusion.engine import pipeline
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.images.arithmetic import composite, pad_rgb, to_uint8
 from lib_layerdiffusion.images.layerfile import read_ora
@@ -39,7 +39,7 @@ def engine(tmp_path_factory):
 @pytest.fixture
 def run(engine, monkeypatch, capsys, tmp_path):
     """Runs the command in an empty folder with a tiny engine; gives exit code, standard output and error."""
-    monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
+    monkeypatch.setattr(LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
     monkeypatch.chdir(tmp_path)
 
     def call(*words):
@@ -206,7 +206,7 @@ EARLY = [["--method", "glass"], ["--size", "0x0"], ["-o", "picture.jpg"], ["-o",
 
 @pytest.mark.parametrize("words", EARLY, ids=lambda words: words[1])
 def test_what_is_wrong_without_a_model_is_said_before_one_is_loaded(run, monkeypatch, words):
-    monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(LayerDiffusion, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
     Path("text.png").write_text("no picture")
     code, _, err = run("generate", "x", *words)
     assert code in (1, 2)
@@ -269,7 +269,7 @@ class TestBadModels:
     def test_a_family_that_the_method_is_not_made_for(self, call, monkeypatch, tmp_path_factory):
         layers = write_layers(tmp_path_factory.mktemp("layers"))
         engine = new_engine(layers, (Family.SD15,))
-        monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
+        monkeypatch.setattr(LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
         code, line = call("generate", "x", "--method", "(SDXL) Only Generate Transparent Image (Conv Injection)")
         assert (code, "needs an SDXL model" in line) == (1, True)
 
@@ -278,7 +278,7 @@ class TestBadModels:
         path = layers / "layer_xl_transparent_attn.safetensors"
         path.write_bytes(path.read_bytes()[:-9])
         engine = new_engine(layers)
-        monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
+        monkeypatch.setattr(LayerDiffusion, "from_checkpoint", lambda *_, **__: engine)
         code, line = call("generate", "x")
         assert (code, "damaged" in line, path.name in line) == (1, True, True)
 

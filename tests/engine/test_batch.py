@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,12 @@ pytest.importorskip("diffusers")
 
 from PIL import Image
 
-from lib_layerdiffusion.engine import batch, pipeline
-from lib_layerdiffusion.engine.batch import MANIFEST, BatchJob, Manifest, read_tasks, run_batch
+from lib_layerdiffusion import LayerDiffusion
+from lib_layerdiffusion.engine import batch_ray, processes
+from lib_layerdiffusion.engine.batch import BatchJob, run_batch
+from lib_layerdiffusion.engine.manifest import MANIFEST, Manifest
 from lib_layerdiffusion.engine.results import LayerPicture, Result
+from lib_layerdiffusion.engine.tasks import read_tasks
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
 from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.settings.infotext import parse_parameters
@@ -43,16 +47,14 @@ class FakeEngine:
         return Result(pictures, LayerSettings(), seed, {})
 
 
-@pytest.fixture(autouse=True)
-def fake_engine(monkeypatch):
-    """For what runs in this process; other processes load the real one."""
-    monkeypatch.setattr(pipeline.LayerDiffusion, "from_checkpoint", lambda **_: FakeEngine())
-
-
 def job(folder, lines, **values):
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     (folder / "lines.jsonl").write_text(text + "\n", encoding="utf-8")
-    return BatchJob(folder / "lines.jsonl", folder / "out", **values)
+    return BatchJob(folder / "lines.jsonl", folder / "out", **{"load": FakeEngine, **values})
+
+
+def run(work):
+    return run_batch(work, processes.way_of(work))
 
 
 def outcomes(folder):
@@ -64,9 +66,7 @@ def pictures(folder):
 
 
 def test_one_picture_a_line(tmp_path):
-    summary = run_batch(
-        job(tmp_path, [{"prompt": "a"}, {"prompt": "b", "name": "my cat"}, {"prompt": "c", "batch": 2}])
-    )
+    summary = run(job(tmp_path, [{"prompt": "a"}, {"prompt": "b", "name": "my cat"}, {"prompt": "c", "batch": 2}]))
     assert pictures(tmp_path) == ["00001.png", "00003-1.png", "00003-2.png", "my cat.png"]
     assert (summary["done"], summary["failed"], summary["lines"]) == (3, 0, 3)
     assert [item["files"] for item in outcomes(tmp_path)] == [
@@ -79,7 +79,7 @@ def test_one_picture_a_line(tmp_path):
 def test_a_failed_line_is_reported_and_stops_nothing(tmp_path):
     lines = [{"prompt": "bad"}, "{broken", {"prompt": "fault"}, {"prompt": "good"}, {"promt": "x"}, "[1]"]
     lines += [{"prompt": "x", "sise": 1}, *({"prompt": "x", "name": name} for name in ("../x", "same", "same"))]
-    summary = run_batch(job(tmp_path, lines))
+    summary = run(job(tmp_path, lines))
     assert (summary["done"], summary["failed"]) == (2, 8)
     assert pictures(tmp_path) == ["00004.png", "same.png"]
     reasons = {item["line"]: item.get("error", "") for item in outcomes(tmp_path)}
@@ -93,30 +93,30 @@ def test_a_failed_line_is_reported_and_stops_nothing(tmp_path):
 
 def test_a_second_run_makes_only_what_is_missing(tmp_path):
     work = job(tmp_path, [{"prompt": f"p{i}"} for i in range(4)])
-    run_batch(work)
+    run(work)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
     content = (tmp_path / "out" / "00002.png").read_bytes()
     (tmp_path / "out" / "00002.png").unlink()
-    assert run_batch(work)["new"] == 1
+    assert run(work)["new"] == 1
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
     assert [name for name in before if before[name] != after[name]] == ["00002.png"]
     assert (tmp_path / "out" / "00002.png").read_bytes() == content  # the same seed without being told
-    assert run_batch(work)["new"] == 0
+    assert run(work)["new"] == 0
 
 
 def test_a_line_that_was_changed_is_made_again_and_a_failed_one_is_tried_again(tmp_path):
-    run_batch(job(tmp_path, [{"prompt": "a"}, {"prompt": "bad"}, {"prompt": "c"}]))
-    summary = run_batch(job(tmp_path, [{"prompt": "a"}, {"prompt": "good"}, {"prompt": "C"}]))
+    run(job(tmp_path, [{"prompt": "a"}, {"prompt": "bad"}, {"prompt": "c"}]))
+    summary = run(job(tmp_path, [{"prompt": "a"}, {"prompt": "good"}, {"prompt": "C"}]))
     assert (summary["new"], summary["done"], summary["failed"]) == (2, 3, 0)
     assert sorted(item["line"] for item in outcomes(tmp_path) if item["status"] == "done")[:3] == [1, 2, 3]
 
 
 def test_a_manifest_that_was_cut_loses_its_last_line_only(tmp_path):
     work = job(tmp_path, [{"prompt": "a"}, {"prompt": "b"}])
-    run_batch(work)
+    run(work)
     path = tmp_path / "out" / MANIFEST
     path.write_bytes(path.read_bytes()[:-7])
-    assert run_batch(work)["new"] == 1
+    assert run(work)["new"] == 1
     assert [item["line"] for item in outcomes(tmp_path)] == [1, 2]
 
 
@@ -124,18 +124,18 @@ def test_a_manifest_that_was_cut_loses_its_last_line_only(tmp_path):
 def test_a_file_without_lines_is_refused(tmp_path, content):
     (tmp_path / "lines.jsonl").write_bytes(content)
     with pytest.raises(InputError):
-        run_batch(BatchJob(tmp_path / "lines.jsonl", tmp_path / "out"))
+        run(BatchJob(tmp_path / "lines.jsonl", tmp_path / "out", FakeEngine))
 
 
 def test_workers_out_of_range_are_refused(tmp_path):
     with pytest.raises(SettingsError, match="Workers"):
-        run_batch(job(tmp_path, [{"prompt": "a"}], workers=0))
+        run(job(tmp_path, [{"prompt": "a"}], workers=0))
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(LayerDiffusionError, match="cannot be written"):
-        run_batch(job(tmp_path, [{"prompt": "a"}]))
+        run(job(tmp_path, [{"prompt": "a"}]))
 
 
 def test_paths_of_pictures_start_at_the_file_of_lines(tmp_path):
@@ -187,13 +187,13 @@ def test_killed_in_the_middle_it_goes_on_without_loss_or_doubles(tmp_path):
 def test_ray_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(LayerDiffusionError, match=r"pip install 'ray\[data\]'"):
-        run_batch(job(tmp_path, [{"prompt": "a"}]), on_ray=True)
+        run_batch(job(tmp_path, [{"prompt": "a"}]), batch_ray.outcomes)
 
 
 def test_several_processes_share_the_lines(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     lines = [{"prompt": f"p{i}", "steps": 1, "size": 64, "seed": i} for i in range(4)] + [{"prompt": "x", "size": 3}]
-    summary = run_batch(job(tmp_path, lines, workers=2, model={"device": "cpu"}))
+    summary = run(job(tmp_path, lines, workers=2, load=LayerDiffusion.from_checkpoint, model={"device": "cpu"}))
     assert (summary["done"], summary["failed"]) == (4, 1)
     assert pictures(tmp_path) == [f"{i:05d}.png" for i in range(1, 5)]
 
@@ -203,5 +203,5 @@ def test_devices_take_turns(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     work = job(tmp_path, [{"prompt": "a"}])
-    assert batch._device_names(work, 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert batch._device_names(BatchJob(work.lines, work.output, {"device": "cpu"}), 2) == ["", ""]
+    assert processes._device_names(work, 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert processes._device_names(replace(work, model={"device": "cpu"}), 2) == ["", ""]

@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import lib_layerdiffusion
-from lib_layerdiffusion.engine.pipeline import LayerDiffusion
 from lib_layerdiffusion.errors import (
     HostError,
     InputError,
@@ -22,6 +21,7 @@ from lib_layerdiffusion.errors import (
     WeightsError,
 )
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
+from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 from lib_layerdiffusion.hosts.diffusers.sources import open_source
 from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lib_layerdiffusion.engine.host import Network, PromptEmbedding
 from lib_layerdiffusion.engine.request import PictureRequest
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
-from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding, encode_prompts
+from lib_layerdiffusion.hosts.diffusers.prompts import encode_prompts
 from lib_layerdiffusion.hosts.diffusers.samplers import describe_sampler, make_scheduler
 from lib_layerdiffusion.hosts.diffusers.sampling import SamplingRequest, sample
 from lib_layerdiffusion.hosts.diffusers.unet import Patch, prepare_patch
@@ -23,7 +24,6 @@ from lib_layerdiffusion.methods import Family
 from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import Injection
 
-Network = TypeVar("Network", bound=nn.Module)
 OFFLOADS = ("none", "model", "sequential")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_layerdiffusion.engine.host import PromptEmbedding
 from lib_layerdiffusion.errors import ModelError
-from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
 from lib_layerdiffusion.hosts.diffusers.unet import Patch, UNetHandle, inject_unet
 from lib_layerdiffusion.methods import Family
 from lib_layerdiffusion.unet.injection import Injection

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class PromptEmbedding:
-    """context: [1, T, C] for cross-attention. pooled: [1, P] of the last encoder (SDXL), None for SD1.5."""
-
-    context: Tensor
-    pooled: Tensor | None
+from lib_layerdiffusion.engine.host import PromptEmbedding
 
 
 def encode_prompts(pipeline: Any, prompts: list[str]) -> list[PromptEmbedding]:

@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
+from lib_layerdiffusion.engine.host import PromptEmbedding
 
 Progress = Callable[[int, int], None]
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lib_layerdiffusion.engine.host import PromptEmbedding
 from lib_layerdiffusion.errors import HostError, ModelError
 from lib_layerdiffusion.hosts.diffusers.attention import ProcessorExchange, attention_patch, checksums
-from lib_layerdiffusion.hosts.diffusers.prompts import PromptEmbedding
 from lib_layerdiffusion.unet.injection import Injection, WeightOffsets
 from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
 
