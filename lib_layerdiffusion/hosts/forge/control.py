@@ -33,23 +33,22 @@ class Replacement:
 
     def restore(self) -> None:
         """Put the object's own function back; twice is harmless."""
-        if vars(self._owner).get(self._name) is not self:
-            return
+        if vars(self._owner).get(self._name) is self:
+            self.uncover(self._owner)
+
+    def uncover(self, holder: Any) -> None:
+        """Put what this replaced on `holder`, the object or a shallow copy that inherited the replacement."""
         if self._shadowed is None:
-            delattr(self._owner, self._name)
+            delattr(holder, self._name)
         else:
-            setattr(self._owner, self._name, self._shadowed)
+            setattr(holder, self._name, self._shadowed)
 
 
 def restore(p: Any) -> None:
     """Take every replacement off `p`, also those that a shallow copy of `p` inherited."""
     for name in _VERBS:
         while isinstance(held := vars(p).get(name), Replacement):
-            shadowed = held._shadowed
-            if shadowed is None:
-                delattr(p, name)
-            else:
-                setattr(p, name, shadowed)
+            held.uncover(p)
 
 
 def stop(p: Any, error: BaseException) -> None:

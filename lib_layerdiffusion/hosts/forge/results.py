@@ -33,6 +33,9 @@ class RunResults:
         self._settings = settings
         self._shown: list[_Shown] = []
         self._sets: dict[tuple[int, int], dict[Layer, Image.Image]] = {}
+        self._previews: list[Image.Image] = []
+        self._origins: list[Image.Image] = []
+        self._paths: list[tuple[Image.Image, str]] = []
 
     def add_layer(self, image: Image.Image, iteration: int, index: int) -> None:
         """Take note of the picture that stands at `index` of the batch `iteration`."""
@@ -40,9 +43,26 @@ class RunResults:
         self._shown.append(_Shown(image, layer, "layer"))
         self._sets.setdefault((iteration, index // self._settings.method.frame_count), {})[layer] = image
 
-    def add_beside(self, image: Image.Image, index: int, kind: str) -> None:
-        """Take note of something that comes behind all pictures: a "preview", or the picture "before decoding"."""
-        self._shown.append(_Shown(image, self._settings.method.layer_of(index), kind))
+    def add_preview(self, image: Image.Image, index: int) -> None:
+        """Take a layer over a background; previews come behind all pictures."""
+        self._previews.append(image)
+        self._shown.append(_Shown(image, self._settings.method.layer_of(index), "preview"))
+
+    def add_origin(self, image: Image.Image, index: int) -> None:
+        """Take the picture that stood at `index` before its alpha was decoded; these come last."""
+        self._origins.append(image)
+        self._shown.append(_Shown(image, self._settings.method.layer_of(index), "before decoding"))
+
+    def saved_as(self, image: Image.Image, path: str | None) -> None:
+        """Remember the PNG of a layer where the host itself saves in a format without alpha."""
+        if path is not None:
+            self._paths.append((image, path))
+
+    def hand_over(self, processed: Any) -> None:
+        """Put what comes behind the pictures into the host's answer, and tell it which files are there."""
+        processed.extra_images.extend([*self._previews, *self._origins])
+        for image, path in self._paths:
+            image.already_saved_as = path
 
     def describe(self, processed: Any, earlier: EarlierResults) -> None:
         """Say in the host's answer what each picture is, and under which name a later request may use it."""

@@ -12,8 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
@@ -23,12 +21,13 @@ from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
 from lib_layerdiffusion.hosts.forge.results import RunResults
+from lib_layerdiffusion.hosts.forge.sampled import Sampled
 from lib_layerdiffusion.images.arithmetic import over_background, to_float, to_uint8
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.layerfile import check_ending
 from lib_layerdiffusion.images.opacity import opaque_warning
 from lib_layerdiffusion.images.reading import read_picture
-from lib_layerdiffusion.settings.fields import FIELDS, LatentScale
+from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import to_infotext
 from lib_layerdiffusion.settings.parsing import LayerSettings
 from lib_layerdiffusion.unet.injection import LayerWeights, plan_injection
@@ -80,11 +79,8 @@ class LayerRun:
         self._host = ForgeHost(p, models)
         self._handle: ForgeHandle | None = None
         self._init_pictures: InitPictures | None = None
-        self._latents: Tensor | None = None
-        self._pixels: Tensor | None = None
         self._conditioning: dict[tuple[int, bool], Prompts | None] = {}
-        self._extra: tuple[list[Image.Image], list[Image.Image]] = ([], [])
-        self._png_paths: list[tuple[Image.Image, str]] = []
+        self._sampled = Sampled(p)
         self._results = RunResults(settings)
 
     def complete_batch(self) -> None:
@@ -156,7 +152,7 @@ class LayerRun:
         Raises:
             LayerDiffusionError: the model changed to one that the method is not made for, or the method does not fit.
         """
-        self._keep_latents(self.p.sampler)
+        self._sampled.watch(self.p.sampler)
         self.settings.validate_for(self._host.family())
         if self._weights is None:
             return
@@ -170,24 +166,13 @@ class LayerRun:
             self._conditioning[key] = layer_conditioning(self.p, self.settings)
         return self._conditioning[key]
 
-    def _keep_latents(self, sampler: Any) -> None:
-        """The last latent of a second pass is seen nowhere else: the host hands on decoded pixels instead."""
-
-        def sample(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            self._latents = original(*args, **kwargs)
-            return self._latents
-
-        for name in ("sample", "sample_img2img"):
-            control.Replacement(sampler, name, sample)
-
     def keep_samples(self, samples: Any) -> None:
         """Take the sampled batch [B, 4, h, w] in the sampler's scale, unless it is decoded already."""
-        if not getattr(samples, "already_decoded", False):
-            self._latents = samples
+        self._sampled.take_latents(samples)
 
     def keep_pixels(self, pixels: Tensor) -> None:
         """Take the batch [B, 3, H, W] in [0, 1] as the VAE decoded it."""
-        self._pixels = pixels.clone()
+        self._sampled.take_pixels(pixels)
 
     def replace(self, picture: Any, index: int) -> None:
         """Put the layer in the place of `picture.image` where its frame has alpha.
@@ -200,7 +185,7 @@ class LayerRun:
 
     def _decode(self, picture: Any, index: int) -> None:
         image = picture.image
-        pixels, latent = self._decoder_input(image, index)
+        pixels, latent = self._sampled.decoder_input(image, index, self.settings.latent_scale)
         decoded = self.models.decode(self.method.family, pixels, latent, self.settings.decode_passes)
         exact = decoded[0].movedim(0, -1).numpy()
         rounded = to_uint8(exact)
@@ -213,41 +198,16 @@ class LayerRun:
         result = saving.to_image(layer)
         if self.settings.preview:
             shown = exact if np.array_equal(layer, rounded) else to_float(layer)
-            self._extra[0].append(saving.to_image(over_background(shown, options.preview_background())))
-            self._results.add_beside(self._extra[0][-1], index, "preview")
+            self._results.add_preview(saving.to_image(over_background(shown, options.preview_background())), index)
         if self.settings.output_origin:
-            self._extra[1].append(image)
-            self._results.add_beside(image, index, "before decoding")
-        path = saving.save_layer(self.p, result, index)
-        if path is not None:
-            self._png_paths.append((result, path))
+            self._results.add_origin(image, index)
+        self._results.saved_as(result, saving.save_layer(self.p, result, index))
         picture.image = result
-
-    def _decoder_input(self, image: Image.Image, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels [1, 3, H, W] in [0, 1] and the latent [1, 4, h, w] in the chosen scale.
-
-        Pixels are the VAE's own, not rounded, unless face restoration or another extension changed the picture.
-        """
-        if self._latents is None or self._pixels is None:
-            raise InputError("Nothing was sampled.")
-        pixels, latent = self._pixels[index : index + 1].float(), self._latents[index : index + 1].float()
-        rounded = (pixels * 255.0).to(torch.uint8)  # the host truncates
-        seen = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
-        masked = bool(getattr(self.p, "overlay_images", None))
-        if seen.shape == rounded.shape and not masked and not torch.equal(seen, rounded.cpu()):
-            rounded = seen
-            pixels = seen.float() / 255.0
-        if self.settings.latent_scale is LatentScale.SAMPLER:
-            return rounded.float() / 255.0, latent
-        return pixels, self.p.sd_model.forge_objects.vae.first_stage_model.process_out(latent)
 
     def finish(self, processed: Any) -> None:
         """Hand over previews and leave the host's UNet as it was."""
         try:
-            for images in self._extra:
-                processed.extra_images.extend(images)
-            for image, path in self._png_paths:
-                image.already_saved_as = path
+            self._results.hand_over(processed)
             self._results.describe(processed, self.models.earlier)
             self._save_layer_files(processed)
         finally:
@@ -267,4 +227,5 @@ class LayerRun:
         if self._handle is not None:
             self._handle.release()
         self._host.forget()
-        self._handle = self._latents = self._pixels = None
+        self._sampled.forget()
+        self._handle = None
