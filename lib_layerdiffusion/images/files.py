@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError
+from lib_layerdiffusion.images.decoding import check_bytes, open_picture
 from lib_layerdiffusion.images.reading import Picture, read_picture
 
 INFOTEXT_KEY = "parameters"
@@ -70,17 +72,29 @@ def load_picture(source: object, name: str) -> Picture:
     Raises:
         InputError: there is no such file, or it holds no usable picture.
     """
-    content = source
-    if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f'The {name} picture "{path}" cannot be read: {error.strerror or error}.') from error
+    content = read_file(Path(source), name) if isinstance(source, str | os.PathLike) else source
     picture = read_picture(content, name)
     if picture is None:
         raise InputError(f"The {name} picture is empty: choose it again.")
     return picture
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The content of a picture's file; a longer one than any picture needs is refused before it is read.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it is too long.
+    """
+    place = path.expanduser()
+    try:
+        found = place.stat()
+        if not stat.S_ISREG(found.st_mode):  # reading a device or a pipe may never end
+            raise InputError(f'The {name} picture "{place}" is no file: choose a picture file.')
+        check_bytes(found.st_size, name)
+        return place.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or "there is no file of that name"
+        raise InputError(f'The {name} picture "{place}" cannot be read: {reason}.') from error
 
 
 def infotext_of(path: Path) -> str:
@@ -89,9 +103,6 @@ def infotext_of(path: Path) -> str:
     Raises:
         InputError: the file is no picture.
     """
-    try:
-        with Image.open(path) as image:
-            information: Mapping[object, object] = image.info
-            return str(information.get(INFOTEXT_KEY, ""))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f'"{path}" is no picture that can be read.') from error
+    with open_picture(read_file(path, path.name), path.name) as image:
+        information: Mapping[object, object] = image.info
+        return str(information.get(INFOTEXT_KEY, ""))

@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError
 from lib_layerdiffusion.images.arithmetic import Picture8
 from lib_layerdiffusion.images.compose import Layer, check_picture, check_size, merge
+from lib_layerdiffusion.images.decoding import to_srgb
 from lib_layerdiffusion.images.files import write_bytes
 from lib_layerdiffusion.images.reading import MAX_PIXELS
 
@@ -115,7 +116,7 @@ def read_ora(source: Path | bytes) -> LayerStack:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            if archive.read("mimetype").strip() != ORA_MIMETYPE.encode("ascii"):
+            if _read(archive, "mimetype", len(ORA_MIMETYPE) + 8).strip() != ORA_MIMETYPE.encode("ascii"):
                 raise InputError("This is a zip archive of another kind: choose an OpenRaster file (.ora).")
             return _read_stack(archive)
     except _UNREADABLE as error:
@@ -205,10 +206,17 @@ def _stack_xml(stack: LayerStack, sources: Sequence[str]) -> bytes:
     return ET.tostring(image, encoding="UTF-8", xml_declaration=True)
 
 
+def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A member that unpacks to at most `limit` bytes; what the archive says of its size need not be true."""
+    with archive.open(name) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"more than {limit} bytes")
+    return content
+
+
 def _read_stack(archive: zipfile.ZipFile) -> LayerStack:
-    if archive.getinfo("stack.xml").file_size > _MAX_STACK_BYTES:
-        raise ValueError("a list of layers of more than a megabyte")
-    text = archive.read("stack.xml")
+    text = _read(archive, "stack.xml", _MAX_STACK_BYTES)
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise ValueError("a document type, which could hold entities that expand without end")
     image = ET.fromstring(text)  # noqa: S314 - without a document type nothing expands
@@ -221,7 +229,7 @@ def _read_stack(archive: zipfile.ZipFile) -> LayerStack:
             check_size(picture.height, picture.width, "layer's")
             pixels += picture.height * picture.width
             _check_sum(pixels)
-            rgba = np.array(picture.convert("RGBA"), dtype=np.uint8)
+            rgba = to_srgb(picture)
         left, top = int(element.get("x", "0")), int(element.get("y", "0"))
         visible = element.get("visibility") != "hidden"
         layers.append(Layer(element.get("name", ""), rgba, left, top, visible))

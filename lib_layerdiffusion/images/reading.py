@@ -14,20 +14,26 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.images.decoding import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MIN_SIDE,
+    Picture,
+    check_bytes,
+    check_pixels,
+    decode_picture,
+    rgba_of,
+)
 
-Picture = NDArray[np.uint8]
-"""uint8 RGBA [H, W, 4], straight colour."""
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "Picture", "encode_picture", "picture_hash", "read_picture"]
 
-MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded; none that can be generated comes near it."""
-MIN_SIDE = 2
 _CANVAS_KEYS = ("composite", "background", "image")
 _CHANNELS_TO_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError)
-"""What Pillow's decoders raise for damaged data."""
+_BLANKS_TOO = 1.5
+"""Base64 is a third longer than what it encodes, and lines of it end with one or two signs more."""
 
 
 def read_picture(value: object, name: str) -> Picture | None:
@@ -45,11 +51,12 @@ def read_picture(value: object, name: str) -> Picture | None:
     if isinstance(value, Mapping):
         return _from_canvas(cast("Mapping[str, object]", value), name)
     if isinstance(value, str):
-        return _from_bytes(_decode_base64(value, name), name) if value.strip() else None
+        return decode_picture(_decode_base64(value, name), name) if value and not value.isspace() else None
     if isinstance(value, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(value), name)
+        check_bytes(memoryview(value).nbytes, name)
+        return decode_picture(bytes(value), name)
     if isinstance(value, Image.Image):
-        return _from_image(value, name)
+        return rgba_of(value, name)
     if isinstance(value, np.ndarray | list | tuple):
         return _from_array(cast("Any", value), name)
     raise InputError(f"The {name} picture is of a kind that cannot be read ({type(value).__name__}): send base64.")
@@ -80,6 +87,7 @@ def _from_canvas(canvas: Mapping[str, object], name: str) -> Picture | None:
 
 
 def _decode_base64(text: str, name: str) -> bytes:
+    check_bytes(int(len(text) / _BLANKS_TOO), name)
     payload = text.strip()
     if payload.startswith("data:"):
         payload = payload.partition(",")[2]
@@ -92,44 +100,8 @@ def _decode_base64(text: str, name: str) -> bytes:
         ) from error
 
 
-def _from_bytes(content: bytes, name: str) -> Picture:
-    if not content:
-        raise InputError(f"The {name} picture is empty (0 bytes): choose it again.")
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return _from_image(image, name)
-    except Image.DecompressionBombError as error:
-        raise _too_large(name) from error
-    except _UNREADABLE as error:
-        raise InputError(f"The {name} picture cannot be read: save it as PNG and choose it again.") from error
-
-
-def _from_image(image: Image.Image, name: str) -> Picture:
-    _check_size(image.height, image.width, name)
-    # Phones write a second picture into their JPEGs (MPO); only its first one is meant.
-    if getattr(image, "is_animated", False) and str(image.format) != "MPO":
-        raise InputError(f"The {name} picture is animated: save one frame of it as PNG and choose that.")
-    try:
-        upright = ImageOps.exif_transpose(image) or image
-        return np.array(_to_rgba(upright), dtype=np.uint8)
-    except _UNREADABLE as error:
-        raise InputError(f"The {name} picture cannot be read: save it as 8-bit PNG and choose it again.") from error
-
-
-def _to_rgba(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("more than 16 bits")
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating point")
-    elif image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
-        image = image.convert("RGB")
-    return image.convert("RGBA")
-
-
 def _from_array(value: Any, name: str) -> Picture:
+    _check_list(value, name)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -140,7 +112,7 @@ def _from_array(value: Any, name: str) -> Picture:
     if array.ndim not in {2, 3} or channels not in _CHANNELS_TO_MODE:
         shape = " x ".join(map(str, array.shape))
         raise InputError(f"The {name} picture is an array of {shape}: it must be height x width x 1, 2, 3 or 4.")
-    _check_size(array.shape[0], array.shape[1], name)
+    check_pixels(array.shape[0], array.shape[1], name)
     if array.dtype != np.uint8:
         array = _eight_bit(array, name)
     if channels == 4:
@@ -151,6 +123,12 @@ def _from_array(value: Any, name: str) -> Picture:
     )
 
 
+def _check_list(value: Any, name: str) -> None:
+    """A list's size, before an array is made of it."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], list | tuple):
+        check_pixels(max(len(cast("Any", value)), MIN_SIDE), max(len(cast("Any", value[0])), MIN_SIDE), name)
+
+
 def _eight_bit(array: NDArray[Any], name: str) -> Picture:
     error = InputError(f"The {name} picture must hold whole numbers from 0 to 255: convert it to 8 bits.")
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
@@ -159,16 +137,3 @@ def _eight_bit(array: NDArray[Any], name: str) -> Picture:
     if values.min() < 0 or values.max() > 255 or (values != np.floor(values)).any():
         raise error
     return values.astype(np.uint8)
-
-
-def _check_size(height: int, width: int, name: str) -> None:
-    if height * width > MAX_PIXELS:
-        raise _too_large(name)
-    if min(height, width) < MIN_SIDE:
-        raise InputError(
-            f"The {name} picture is {width}x{height} pixels: it must have at least {MIN_SIDE} in either direction."
-        )
-
-
-def _too_large(name: str) -> InputError:
-    return InputError(f"The {name} picture has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller.")

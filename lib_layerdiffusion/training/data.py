@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.images.decoding import decode_picture
+from lib_layerdiffusion.images.files import load_picture
 
 PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "@iconify-json/fluent-emoji@1.2.7", "unicode-emoji-json@0.9.0")
 OTHER_PACKAGE = "@iconify-json/openmoji@1.2.29"
@@ -130,7 +131,7 @@ def _pictures_3d(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     for path in sorted((_package(folder, "lobehub-fluent-emoji-3d") / "assets").glob("*.webp")):
         name = names.get(path.stem.replace("-fe0f", ""))
         if name:
-            yield name, np.asarray(Image.open(path).convert("RGBA"))
+            yield name, load_picture(path, path.name)
 
 
 def _pictures_vector(folder: Path, stem: str, size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -143,13 +144,11 @@ def _pictures_vector(folder: Path, stem: str, size: int) -> Iterator[tuple[str, 
 
 
 def _rendered(body: str, box: str, size: int) -> NDArray[np.uint8]:
-    import io
-
     import resvg_py
 
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{body}</svg>'
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size, skip_system_fonts=True))
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+    return decode_picture(png, "rendered")
 
 
 def build(folder: Path, size: int = 128, margin: int = 8) -> int:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 from strategies import pictures as random_pictures
 
 from lib_layerdiffusion.errors import InputError
-from lib_layerdiffusion.images import reading as pictures
+from lib_layerdiffusion.images import decoding
 from lib_layerdiffusion.images.reading import encode_picture, picture_hash, read_picture
 
 COLOUR = (200, 100, 50)
@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_refused_by_name(value, complaint):
 
 
 def test_a_picture_beyond_the_limit_is_refused(monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 99)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
     content = file_bytes(Image.new("RGB", (10, 10)))
     for value in (np.zeros((10, 10), np.uint8), content, base64_of(content)):
         with pytest.raises(InputError, match="megapixels"):
