@@ -19,6 +19,7 @@ FLOORS = (
     {"unet", "interface"},
     {"weights", "training"},
     {"engine"},
+    {"server"},
     {"hosts", "page"},
     {"commands"},
     {"cli"},

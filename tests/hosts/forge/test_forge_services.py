@@ -20,6 +20,7 @@ from lib_layerdiffusion.images.layerfile import ENDINGS, read_ora
 from lib_layerdiffusion.images.reading import encode_picture, picture_hash, read_picture
 from lib_layerdiffusion.interface.wording import every_text
 from lib_layerdiffusion.methods import METHODS, Family
+from lib_layerdiffusion.server.bodies import read_latent
 from lib_layerdiffusion.settings.fields import FIELDS, START_VALUES
 from lib_layerdiffusion.settings.infotext import to_infotext
 from lib_layerdiffusion.settings.parsing import LayerSettings
@@ -391,9 +392,9 @@ class TestRoutes:
             for image in (rgba(), solid)
         )
         assert hidden["family"] == "SD1.5"
-        latent = services.api.read_latent(hidden["latent"])
+        latent = read_latent(hidden["latent"])
         assert latent.shape == (1, 4, 8, 8)
-        assert not torch.equal(latent, services.api.read_latent(opaque["latent"]))
+        assert not torch.equal(latent, read_latent(opaque["latent"]))
         seen = services.codec._vae_decode(latent)
         decoded = models.decode(Family.SD15, seen, latent, 2)
         body = {"latent": hidden["latent"], "decode_passes": 2}
