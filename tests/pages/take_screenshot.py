@@ -1,4 +1,4 @@
-"""Takes the README's picture of the page: `python -m tests.pages.take_screenshot .github/images/page.png`.
+"""Takes the README's picture of the page: `python -m tests.pages.take_screenshot docs/images/page.png`.
 
 It starts the page on the bundled family (or on --checkpoint), generates by clicking, and photographs the window.
 """
