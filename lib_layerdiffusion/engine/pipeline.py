@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, run_chain
+from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, Words, run_chain
 from lib_layerdiffusion.engine.host import PromptEmbedding, SamplingHost
 from lib_layerdiffusion.engine.request import Choices, PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
@@ -75,7 +75,8 @@ class Engine:
 
         method: short name ("transparent", "fg-to-blend", ...) or dropdown label; the model's family picks the row.
         seed: of the first batch item, random if None. size: (width, height), multiples of 8; default the model's own,
-        or the init picture's. batch: pictures, each with all its layers. progress: called with (stage, done, all).
+        or the init picture's. batch: pictures, each with all its layers. progress: called with (stage, done, all) after
+        every step of the sampler and every pass of a decoder.
         choices: what `request.Choices` lists: condition pictures, `init_image`, `mask`, `steps`, `sampler` and so on.
 
         Raises:
@@ -140,28 +141,38 @@ class Engine:
         self, request: PictureRequest, latents: Tensor, networks: LatentTransparency
     ) -> list[dict[str, np.ndarray[Any, Any]]]:
         """For every batch item its "picture" uint8 [H, W, 3 or 4], and where it has alpha the "origin" [H, W, 3]."""
-        method, settings = request.settings.method, request.settings
         finished: list[dict[str, np.ndarray[Any, Any]]] = []
-        total = len(latents)
-        for index in range(total):
-            latent = latents[index : index + 1]
-            pixels = self.host.decode_latents(latent)
-            rounded = (pixels * 255).round()
-            picture = rounded[0].permute(1, 2, 0).byte().cpu().numpy()
-            item = {"picture": picture}
-            if method.is_rgba(index):
-                scaled = latent.float() / self.host.scaling
-                if settings.latent_scale is LatentScale.SAMPLER:
-                    pixels, scaled = rounded / 255, latent.float()
-                rgba = rgba_arrays(networks.decode(pixels, scaled, passes=settings.decode_passes))[0]
-                item = {"picture": clean_as_set(rgba, settings), "origin": picture}
+        for index in range(len(latents)):
+            item = self._decode_item(request, index, latents[index : index + 1], networks)
             if request.mask is not None and request.init is not None:
                 mask = resized_mask(request.mask, request.height, request.width)
                 item["picture"] = outside_kept(item["picture"], request.init, mask)
             finished.append(item)
-            if request.progress is not None:
-                request.progress("decode", index + 1, total)
         return finished
+
+    def _decode_item(
+        self, request: PictureRequest, index: int, latent: Tensor, networks: LatentTransparency
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """One batch item, with progress after the VAE's pass and after each of the transparency decoder's."""
+        settings = request.settings
+        total = sum(map(request.decode_passes_of, range(len(request.seeds))))
+        before = sum(map(request.decode_passes_of, range(index)))
+
+        def report(done: int, _all: int) -> None:
+            if request.progress is not None:
+                request.progress("decode", before + 1 + done, total)
+
+        pixels = self.host.decode_latents(latent)
+        rounded = (pixels * 255).round()
+        picture = rounded[0].permute(1, 2, 0).byte().cpu().numpy()
+        report(0, 0)
+        if not settings.method.is_rgba(index):
+            return {"picture": picture}
+        scaled = latent.float() / self.host.scaling
+        if settings.latent_scale is LatentScale.SAMPLER:
+            pixels, scaled = rounded / 255, latent.float()
+        decoded = networks.decode(pixels, scaled, passes=settings.decode_passes, progress=report)
+        return {"picture": clean_as_set(rgba_arrays(decoded)[0], settings), "origin": picture}
 
     def _picture(
         self, request: PictureRequest, index: int, finished: list[dict[str, np.ndarray[Any, Any]]], infotext: str
@@ -183,25 +194,27 @@ class Engine:
             notes=tuple(warning for warning in warnings if warning),
         )
 
-    def extract_foreground(self, *, background: object, prompt: str, **arguments: Any) -> Result:
+    def extract_foreground(self, *, background: object, prompt: str, scene: str = "", **arguments: Any) -> Result:
         """Put something in front of a background and take it off again: background -> blended -> foreground.
 
+        prompt: who or what is put there. scene: what the background shows, said where both are seen.
         arguments: of `generate`; pictures are (foreground RGBA, background as given, blended).
 
         Raises:
             LayerDiffusionError: as `generate`.
         """
-        return run_chain(self.generate, self.methods, TO_FOREGROUND, background, prompt, arguments)
+        return run_chain(self.generate, self.methods, TO_FOREGROUND, background, Words(prompt, scene), arguments)
 
-    def extract_background(self, *, foreground: object, prompt: str, **arguments: Any) -> Result:
+    def extract_background(self, *, foreground: object, prompt: str, scene: str = "", **arguments: Any) -> Result:
         """Put a foreground into a scene and look behind it: foreground -> blended -> background.
 
-        arguments: of `generate`; pictures are (foreground as given, background, blended).
+        prompt: what the foreground shows, or the scene where none is given apart. scene: what it is put into, alone in
+        the second step. arguments: of `generate`; pictures are (foreground as given, background, blended).
 
         Raises:
             LayerDiffusionError: as `generate`.
         """
-        return run_chain(self.generate, self.methods, TO_BACKGROUND, foreground, prompt, arguments)
+        return run_chain(self.generate, self.methods, TO_BACKGROUND, foreground, Words(prompt, scene), arguments)
 
     def encode(self, picture: object) -> Tensor:
         """Latent [1, 4, H/8, W/8] of an RGBA picture, in the VAE's scale, its alpha hidden inside.

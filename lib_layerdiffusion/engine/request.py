@@ -81,6 +81,10 @@ class PictureRequest:
             (self.seed + index) % (LARGEST_SEED + 1) for index in range(self.batch * self.settings.method.frame_count)
         ]
 
+    def decode_passes_of(self, index: int) -> int:
+        """Passes of decoders that batch item `index` takes: the VAE's, and those of the transparency decoder."""
+        return 1 + (self.settings.decode_passes if self.settings.method.is_rgba(index) else 0)
+
     def infotext(self, index: int, model: str, sampler: Mapping[str, str], version: str) -> str:
         """The infotext of picture `index`, in the words of A1111 and Forge.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lib_layerdiffusion.engine.layerset import layer_set
+from lib_layerdiffusion.errors import quoted
 from lib_layerdiffusion.images import compose
 from lib_layerdiffusion.images.files import write_png
 from lib_layerdiffusion.images.layerfile import save_layers
@@ -17,7 +19,7 @@ from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.settings.parsing import LayerSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerPicture:
     """One picture in layers.
 
@@ -32,6 +34,14 @@ class LayerPicture:
     previews: Mapping[Layer, Image.Image] = field(default_factory=dict)
     origins: Mapping[Layer, Image.Image] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        width, height = self.rgba.size
+        return f"LayerPicture({', '.join(self.layers)}; {width}x{height}, seed {self.seed})"
+
+    def _repr_png_(self) -> bytes:
+        """The layers side by side, for notebooks."""
+        return _png(_side_by_side([image.convert("RGBA") for image in self.layers.values()]))
 
     @property
     def rgba(self) -> Image.Image:
@@ -84,7 +94,7 @@ class LayerPicture:
         return written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """Everything that one call made.
 
@@ -96,6 +106,16 @@ class Result:
     seed: int
     timings: Mapping[str, float]
     source: str = ""
+
+    def __repr__(self) -> str:
+        seconds = sum(self.timings.values())
+        return f"Result({quoted(self.settings.method.label)}, {list(self.images)}, {seconds:.1f} s)"
+
+    def _repr_png_(self) -> bytes:
+        """The pictures' transparent layers side by side, or all layers where there is one picture; for notebooks."""
+        if len(self.images) == 1:
+            return _png(_side_by_side([image.convert("RGBA") for image in self.images[0].layers.values()]))
+        return _png(_side_by_side([image.rgba for image in self.images]))
 
     def layer_set(self, index: int = 0) -> tuple[compose.Layer, ...]:
         """Picture `index` as layers for an editor, lowest first; what the method was given completes them."""
@@ -114,3 +134,19 @@ class Result:
     def notes(self) -> tuple[str, ...]:
         """What is worth telling the user, each once."""
         return tuple(dict.fromkeys(note for image in self.images for note in image.notes))
+
+
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """RGBA pictures in a row."""
+    sheet = Image.new("RGBA", (sum(image.width for image in images), max(image.height for image in images)))
+    left = 0
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width
+    return sheet
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -72,6 +72,17 @@ class LayerSettings:
             return NotImplemented
         return all(_same(row.get(self), row.get(other)) for row in FIELDS)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Read-only mappings neither pickle nor copy, so they travel as plain ones."""
+        return {
+            name: dict(cast("Mapping[Layer, object]", value)) if isinstance(value, MappingProxyType) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, MappingProxyType(value) if isinstance(value, dict) else value)
+
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @classmethod

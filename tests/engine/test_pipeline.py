@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+
 import pytest
 
 pytest.importorskip("diffusers")
@@ -162,7 +166,18 @@ def test_stopping_in_the_middle_leaves_the_pipeline_plain(engine):
 def test_progress_tells_both_stages_to_their_ends(engine):
     seen = []
     engine.generate("an apple", batch=2, steps=3, progress=lambda *step: seen.append(step))
-    assert seen == [("sample", 1, 3), ("sample", 2, 3), ("sample", 3, 3), ("decode", 1, 2), ("decode", 2, 2)]
+    assert seen[:3] == [("sample", 1, 3), ("sample", 2, 3), ("sample", 3, 3)]
+    # Of each picture the VAE's pass and eight of the transparency decoder; some of those share a batch.
+    decoded = [done for stage, done, total in seen[3:] if (stage, total) == ("decode", 18)]
+    assert len(decoded) == len(seen) - 3
+    assert decoded == sorted(set(decoded))
+    assert {1, 9, 10, 18} <= set(decoded)
+
+
+def test_progress_counts_the_passes_of_every_frame(engine):
+    seen = []
+    engine.generate("x", method="everything", decode_passes=2, progress=lambda *step: seen.append(step))
+    assert seen[-1] == ("decode", 5, 5)  # a foreground by 1 + 2 passes, background and blended by the VAE's alone
 
 
 def test_weight_and_stop_at_count_in_pictures(engine):
@@ -283,9 +298,38 @@ class TestChains:
         assert set(result.images[0].layers) == set(Layer)
         assert result.settings.method.name == "bg-to-fg"
 
+    def test_two_steps_with_two_prompts(self, engine, monkeypatch):
+        asked = []
+        plain = engine.generate
+
+        def spy(prompt, **arguments):
+            asked.append((arguments["method"].name, prompt))
+            return plain(prompt, **arguments)
+
+        monkeypatch.setattr(engine, "generate", spy)
+        engine.extract_foreground(background=BG, prompt="a cat", scene="a sofa", seed=5)
+        engine.extract_background(foreground=FG, prompt="a cat", scene="a sofa", seed=5)
+        assert asked == [
+            ("bg-to-blend", "a cat, a sofa"),
+            ("bg-blend-to-fg", "a cat"),
+            ("fg-to-blend", "a cat, a sofa"),
+            ("fg-blend-to-bg", "a sofa"),
+        ]
+
+    def test_two_prompts_in_the_single_step_of_sd15_go_to_their_frames(self, layers):
+        engine = new_engine(layers, (Family.SD15,))
+        result = engine.extract_foreground(background=BG, prompt="a cat", scene="a sofa", seed=5)
+        assert result.settings.prompts[Layer.FOREGROUND] == "a cat"
+        assert result.settings.prompts[Layer.BLENDED] == "a cat, a sofa"
+        by_hand = {"foreground": "a cat", "blended": "a cat, a sofa"}
+        same = engine.generate("", method="bg-to-fg", background=BG, seed=5, layer_prompts=by_hand)
+        assert (pixels(same.images[0].foreground) == pixels(result.images[0].foreground)).all()
+
     def test_a_chain_needs_its_picture(self, engine):
         with pytest.raises(SettingsError, match="background"):
             engine.extract_foreground(background=None, prompt="a cat")
+        with pytest.raises(SettingsError, match="prompt must be text"):
+            engine.extract_foreground(background=BG, prompt="a cat", scene=5)
 
 
 def test_the_infotext_restores_the_settings(engine, tmp_path):
@@ -368,3 +412,38 @@ class TestSources:
     def test_where_it_cannot_run(self, arguments, kind):
         with pytest.raises(kind):
             open_source("x", **arguments)
+
+
+@pytest.fixture(scope="module")
+def result(engine):
+    return engine.generate("an apple", method="fg-to-blend", foreground=FG, batch=2, seed=9)
+
+
+class TestResult:
+    @pytest.mark.parametrize("copied", [lambda item: pickle.loads(pickle.dumps(item)), copy.copy, copy.deepcopy])
+    def test_it_travels_whole(self, result, copied):
+        other = copied(result)
+        assert other.settings == result.settings
+        assert (other.seed, other.timings, other.source) == (result.seed, result.timings, result.source)
+        assert other.settings.method.label in METHODS
+        for one, two in zip(other.images, result.images, strict=True):
+            assert (pixels(one.blended) == pixels(two.blended)).all()
+            assert (one.infotext, one.seed) == (two.infotext, two.seed)
+        assert len(other.layer_set()) == 2
+        with pytest.raises(TypeError):
+            other.settings.pictures[Layer.FOREGROUND] = None
+
+    def test_its_repr_is_a_line_that_says_what_it_is(self, result):
+        text = repr(result)
+        assert "\n" not in text
+        assert len(text) < 300
+        assert all(part in text for part in ("From Foreground to Blending", "64x64", "seed 9", "seed 10"))
+
+    def test_a_notebook_shows_it(self, result, engine):
+        for item in (result, result.images[0]):
+            shown = Image.open(io.BytesIO(item._repr_png_()))
+            assert shown.format == "PNG"
+        both = pixels(Image.open(io.BytesIO(result._repr_png_())))
+        assert (both[:, 64:] == pixels(result.images[1].rgba)).all()
+        layered = engine.generate("x", method="everything", seed=1)
+        assert Image.open(io.BytesIO(layered._repr_png_())).size == (192, 64)
