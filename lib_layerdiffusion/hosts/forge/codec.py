@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from modules import shared
 from torch import Tensor
 
-from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.hosts.forge.host import family_of
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey, to_uint8
@@ -43,18 +41,8 @@ def encode(rgba: Picture, models: ForgeModels) -> tuple[Picture, Tensor]:
     family = loaded_family()
     models.load_transparency(family, encoder=True)
     offset = models.encode_offset(family, rgba)
-    own = shared.sd_model.forge_objects.vae.clone()
-    seen: list[Any] = []
-
-    def place(posterior: Any) -> Tensor:
-        seen.append(posterior)
-        return posterior.mean + posterior.std * offset.to(posterior.mean)
-
-    own.patcher.set_model_vae_regulation(place)
-    pixels = torch.from_numpy(flatten_on_grey(rgba).astype(np.float32) / 255.0)[None]
-    latent = own.encode(pixels)
-    if not seen:
-        raise HostError("The VAE did not take the alpha of the picture: switch tiled VAE encoding off.")
+    pixels = torch.from_numpy(flatten_on_grey(rgba).astype(np.float32) / 255.0).movedim(-1, 0)[None]
+    latent = vae.encode(shared.sd_model.forge_objects.vae, pixels, vae.offset_by(offset), whole=True)
     return to_uint8(_vae_decode(latent)[0].movedim(0, -1).numpy()), latent.float().cpu()
 
 

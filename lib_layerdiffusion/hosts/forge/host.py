@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import ModelError
 from lib_layerdiffusion.hosts.forge import unet as patching
+from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.methods import Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
@@ -21,8 +22,9 @@ Prompts = Callable[[int], tuple[Any, Any]]
 class ForgeHandle:
     """A patched UNet in the host's hands."""
 
-    def __init__(self, objects: Any, plain: Any, patched: Any) -> None:
+    def __init__(self, objects: Any, plain: Any, patched: Any, steps: patching.LayerSteps) -> None:
         self._objects, self._plain, self._patched = objects, plain, patched
+        self.check_merged = steps.check_merged
 
     def release(self) -> None:
         """Give the host back the UNet that it had; it restores the weights when it loads that."""
@@ -62,6 +64,7 @@ class ForgeHost:
     def __init__(self, p: Any, models: ForgeModels) -> None:
         self._p = p
         self._models = models
+        self._backend = models.backend
         self._latents: dict[tuple[int, ...], Tensor] = {}
         self._sharing: dict[tuple[int, ...], SharingRun] = {}
 
@@ -76,35 +79,35 @@ class ForgeHost:
             WeightsError: it is missing, damaged, of another method, or does not fit.
         """
         weights = self._models.layer_weights(method)
-        patcher = self._p.sd_model.forge_objects_after_applying_lora.unet
+        parameters = self._backend.parameters(self._p.sd_model.forge_objects_after_applying_lora.unet)
         if isinstance(weights, WeightOffsets):
-            patching.check_offsets(patcher, weights)
+            patching.check_offsets(parameters, weights)
         else:
-            patching.check_sharing(patcher, weights)
+            patching.check_sharing(parameters, weights)
         return weights
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """See `hosts.base.Host`. Draws from the random generator that the host has seeded for the picture."""
-        vae = self._p.sd_model.forge_objects.vae
-        return vae.first_stage_model.process_in(vae.encode(pixels.movedim(1, -1)))
+        latent = vae.encode(self._p.sd_model.forge_objects.vae, pixels)
+        return self._backend.latent_in(self._p.sd_model, latent)
 
     def inject(self, injection: Injection, prompts: Prompts | None = None) -> ForgeHandle:
         """See `hosts.base.Host`. prompts: conditioning of the layers' own prompts for a step, or None."""
         objects = self._p.sd_model.forge_objects
         plain = objects.unet
         patched = plain.clone()
-        shares = isinstance(injection.weights, AttentionSharing)
         latents = None
         if isinstance(injection.weights, WeightOffsets):
             identity = self._models.identity(injection.method)
-            patching.add_offsets(patched, injection.weights, identity, injection.strength)
+            patching.add_offsets(self._backend, patched, injection.weights, identity, injection.strength)
             latents = self._condition_latents(injection)
         else:
             self._share_attention(patched, injection, injection.weights)
         conditions = patching.LayerConditions(latents, prompts)
-        patching.add_modifier(patched, self._p, plain, injection.stop_at, conditions, whole_attention=shares)
+        steps = patching.LayerSteps(self._backend, self._p, plain, patched, injection, conditions)
+        steps.attach()
         objects.unet = patched
-        return ForgeHandle(objects, plain, patched)
+        return ForgeHandle(objects, plain, patched, steps)
 
     def forget(self) -> None:
         """Let go of what was computed for the run; its tensors would live as long as the processing object."""
@@ -129,4 +132,4 @@ class ForgeHost:
         if key not in self._sharing:
             signals = self._models.signals(patcher, injection.conditions[0]) if injection.conditions else {}
             self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=patching.can_fold)
-        patching.add_sharing(patched, sharing, self._sharing[key])
+        patching.add_sharing(self._backend, patched, sharing, self._sharing[key])

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey
 from lib_layerdiffusion.images.reading import Picture
 
@@ -65,15 +66,8 @@ class InitPictures:
         Raises:
             HostError: it encoded in another way, which would have dropped the alpha.
         """
-        objects = self._p.sd_model.forge_objects
-        vae = objects.vae
-        own = vae.clone()
-        own.patcher.set_model_vae_regulation(self._regulate)
-        objects.vae = own
-        try:
+        with vae.encoding(self._p.sd_model.forge_objects.vae, self._regulate, whole=True):
             yield
-        finally:
-            objects.vae = vae
         if self._offsets and self._encoded < self._expected():
             raise HostError(
                 "The VAE did not take the alpha of the init picture: set the VAE encode method to Full and "
@@ -83,13 +77,11 @@ class InitPictures:
     def _expected(self) -> int:
         return self._p.batch_size if len(self._pictures) == 1 else len(self._pictures)
 
-    def _regulate(self, posterior: Any) -> Tensor:
-        index, self._encoded = self._encoded, self._encoded + posterior.mean.shape[0]
+    def _regulate(self, mean: Tensor, std: Tensor) -> Tensor:
+        index, self._encoded = self._encoded, self._encoded + mean.shape[0]
         if index >= self._expected() or not self._offsets or not self._is_rgba(index):
-            return posterior.sample()
-        offset = self._offsets[index % len(self._offsets)].to(posterior.mean)
-        height, width = posterior.mean.shape[-2:]
-        return posterior.mean + posterior.std * offset[..., :height, :width]
+            return vae.drawn(mean, std)
+        return vae.offset_by(self._offsets[index % len(self._offsets)])(mean, std)
 
     def blend(self, layer: Picture, index: int) -> Picture:
         """Lay a decoded layer into its init picture where the mask says so; without a mask it is the layer itself.

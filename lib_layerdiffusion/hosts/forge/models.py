@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backend import memory_management
-from backend.patcher.base import ModelPatcher
 from modules import paths, shared
 from torch import Tensor, nn
 
-from lib_layerdiffusion.hosts.forge import options
+from lib_layerdiffusion.hosts.forge import backends, options
+from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
 from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
@@ -33,10 +32,11 @@ def models_folder() -> Path:
 class ForgeModels:
     """The weight store of this process, the host's patchers of what was read from it, and the results so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend | None = None) -> None:
+        self.backend = backends.find() if backend is None else backend
         self.earlier = EarlierResults()
         self._store: WeightStore | None = None
-        self._patchers: dict[str, ModelPatcher] = {}
+        self._patchers: dict[str, Any] = {}
 
     @property
     def store(self) -> WeightStore:
@@ -74,10 +74,10 @@ class ForgeModels:
     def decode(self, family: Family, pixels: Tensor, latent: Tensor, passes: int) -> Tensor:
         """`LatentTransparency.decode` on the host's device, within half of the memory that is free there."""
         decoder = self.store.decoder(family)
-        patcher = self._patcher(VAE_FILES[family].decoder, decoder, _vae_dtype())
-        one_view = decoder.activations_per_pixel * _vae_dtype().itemsize * pixels.shape[-2] * pixels.shape[-1]
-        memory_management.load_models_gpu([patcher], memory_required=one_view)
-        limit = options.decode_memory(int(memory_management.get_free_memory(patcher.load_device)))
+        patcher = self._patcher(VAE_FILES[family].decoder, decoder, self._vae_dtype())
+        one_view = decoder.activations_per_pixel * self._vae_dtype().itemsize * pixels.shape[-2] * pixels.shape[-1]
+        self.backend.load([patcher], memory=one_view)
+        limit = options.decode_memory(self.backend.free_memory(patcher.load_device))
         pair = LatentTransparency(decoder=decoder)
         try:
             return pair.decode(pixels, latent, passes, memory_limit=limit, progress=_show_passes).cpu()
@@ -87,10 +87,10 @@ class ForgeModels:
     def encode_offset(self, family: Family, picture: Picture) -> Tensor:
         """`LatentTransparency.encode_offset` on the host's device."""
         encoder = self.store.encoder(family)
-        memory_management.load_model_gpu(self._patcher(VAE_FILES[family].encoder, encoder, _vae_dtype()))
+        self.backend.load([self._patcher(VAE_FILES[family].encoder, encoder, self._vae_dtype())])
         return LatentTransparency(encoder=encoder).encode_offset(picture)
 
-    def sharing_patcher(self, method: LayerMethod, sharing: AttentionSharing, unet: Any) -> ModelPatcher:
+    def sharing_patcher(self, method: LayerMethod, sharing: AttentionSharing, unet: Any) -> Any:
         """The units under the host's memory management, in the dtype in which the UNet computes.
 
         Those of other methods go: a layer file takes up to a gigabyte, and one run uses one.
@@ -98,12 +98,12 @@ class ForgeModels:
         for name in {other.weights for other in METHODS.values()} - {method.weights}:
             dropped = self._patchers.pop(name, None)
             if dropped is not None:
-                _unload(dropped)
-        return self._patcher(method.weights, sharing, unet.model.computation_dtype)
+                self.backend.unlist(dropped)
+        return self._patcher(method.weights, sharing, self.backend.computation_dtype(unet))
 
-    def signals(self, patcher: ModelPatcher, pixels: Tensor) -> dict[int, Tensor]:
+    def signals(self, patcher: Any, pixels: Tensor) -> dict[int, Tensor]:
         """Condition signals of a picture [1, 3, H, W] in [0, 1]."""
-        memory_management.load_model_gpu(patcher)
+        self.backend.load([patcher])
         with torch.inference_mode():
             return patcher.model.signals(pixels.to(patcher.load_device))
 
@@ -114,26 +114,17 @@ class ForgeModels:
 
         return self.store.path(name, progress)
 
-    def _patcher(self, name: str, network: nn.Module, dtype: torch.dtype) -> ModelPatcher:
+    def _patcher(self, name: str, network: nn.Module, dtype: torch.dtype) -> Any:
         kept = self._patchers.get(name)
         if kept is None or kept.model is not network or next(network.parameters()).dtype != dtype:
             network.to(dtype)
-            device, rest = memory_management.get_torch_device(), memory_management.unet_offload_device()
-            kept = self._patchers[name] = ModelPatcher(network, device, rest)
+            kept = self._patchers[name] = self.backend.patcher(network)
         return kept
 
-
-def _unload(patcher: ModelPatcher) -> None:
-    """Take a patcher off the host's list of loaded models, which would keep its network alive."""
-    loaded = memory_management.current_loaded_models
-    loaded[:] = [entry for entry in loaded if entry.model is not patcher]
+    def _vae_dtype(self) -> torch.dtype:
+        """Half precision where the host would take it for this device, as the published decoders were used."""
+        return torch.float16 if self.backend.prefers_half() else torch.float32
 
 
 def _show_passes(done: int, total: int) -> None:
     shared.state.textinfo = f"LayerDiffusion: decoding alpha, pass {done} of {total}"
-
-
-def _vae_dtype() -> torch.dtype:
-    """Half precision where the host would take it for this device, as the published decoders were used."""
-    half = memory_management.should_use_fp16(memory_management.get_torch_device())
-    return torch.float16 if half else torch.float32

@@ -80,7 +80,7 @@ class LayerRun:
         self._handle: ForgeHandle | None = None
         self._init_pictures: InitPictures | None = None
         self._conditioning: dict[tuple[int, bool], Prompts | None] = {}
-        self._sampled = Sampled(p)
+        self._sampled = Sampled(p, models.backend)
         self._results = RunResults(settings)
 
     def complete_batch(self) -> None:
@@ -167,7 +167,13 @@ class LayerRun:
         return self._conditioning[key]
 
     def keep_samples(self, samples: Any) -> None:
-        """Take the sampled batch [B, 4, h, w] in the sampler's scale, unless it is decoded already."""
+        """Take the sampled batch [B, 4, h, w] in the sampler's scale, unless it is decoded already.
+
+        Raises:
+            HostError: the host sampled without what it was given.
+        """
+        if self._handle is not None:
+            self._handle.check_merged()
         self._sampled.take_latents(samples)
 
     def keep_pixels(self, pixels: Tensor) -> None:

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.hosts.forge import control
+from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
 from lib_layerdiffusion.settings.fields import LatentScale
 
 
 class Sampled:
     """The last batch of one run on the processing object `p`."""
 
-    def __init__(self, p: Any) -> None:
+    def __init__(self, p: Any, backend: Backend) -> None:
         self._p = p
+        self._backend = backend
         self._latents: Tensor | None = None
         self._pixels: Tensor | None = None
 
@@ -67,4 +69,4 @@ class Sampled:
             pixels = seen.float() / 255.0
         if scale is LatentScale.SAMPLER:
             return rounded.float() / 255.0, latent
-        return pixels, self._p.sd_model.forge_objects.vae.first_stage_model.process_out(latent)
+        return pixels, self._backend.latent_out(self._p.sd_model, latent)

@@ -1,4 +1,4 @@
-"""Putting a method into Forge's UNet: weight offsets, attention sharing, condition latents, layer prompts, Stop At.
+"""Putting a method into a host's UNet: weight offsets, attention sharing, condition latents, layer prompts, Stop At.
 
 Only a clone of the UNet's patcher is changed, so the host undoes everything when it loads another one.
 """
@@ -6,25 +6,21 @@ Only a clone of the UNet's patcher is changed, so the host undoes everything whe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from backend import memory_management
-from backend.attention import attention_function
-from backend.sampling.condition import Condition, compile_weighted_conditions
 from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError, WeightsError
+from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
 from lib_layerdiffusion.networks import AttentionSharing
 from lib_layerdiffusion.networks.attention_sharing import SharingRun
-from lib_layerdiffusion.unet.injection import KEY_PREFIX, WeightOffsets
+from lib_layerdiffusion.unet.injection import KEY_PREFIX, Injection, WeightOffsets
 
 _ATTENTION = re.compile(r"(input_blocks|output_blocks|middle_block)\.(?:.+\.)?transformer_blocks\.\d+\.attn[12]")
 _PARTS = ("input_blocks", "output_blocks", "middle_block")
-_LORA_SLOTS = 5
-"""Host's layout of a low-rank patch: up, down, alpha, middle, magnitude."""
+_QUERY = ".to_q.weight"
 
 
 @dataclass(frozen=True)
@@ -39,46 +35,36 @@ class LayerConditions:
     prompts: Callable[[int], tuple[Any, Any]] | None = None
 
 
-def attention_layers(unet: torch.nn.Module) -> list[tuple[str, Any]]:
-    """(name, module) of every attention layer in the order of attention-sharing files: middle block last."""
-    found = [(name, module) for name, module in unet.named_modules() if _ATTENTION.fullmatch(name)]
-    return sorted(found, key=lambda item: _PARTS.index(item[0].split(".", 1)[0]))
+def in_file_order(layers: Iterable[str]) -> list[str]:
+    """Names of attention layers, given in the order of the UNet, in that of attention-sharing files: middle last."""
+    return sorted(layers, key=lambda name: _PARTS.index(name.split(".", 1)[0]))
 
 
-def parameter_shapes(patcher: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by ldm parameter name in the unpatched UNet, also where a widened layer is still merged in."""
-    model = patcher.model
-    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-    shapes.update({name: tuple(value.shape) for name, value in model.lora_loader.backup.items()})
-    return {name.removeprefix(KEY_PREFIX): shape for name, shape in shapes.items() if name.startswith(KEY_PREFIX)}
+def logical_shape(parameter: Tensor) -> tuple[int, ...]:
+    """Shape of the values that a parameter stands for; 4-bit weights of bitsandbytes are packed into a column."""
+    state = getattr(parameter, "quant_state", None)
+    return tuple(parameter.shape if state is None else state.shape)
 
 
-def check_offsets(patcher: Any, offsets: WeightOffsets) -> None:
-    """Make sure that every offset has its place; packed weights of quantised models are taken as they come.
+def check_offsets(parameters: Mapping[str, Tensor], offsets: WeightOffsets) -> None:
+    """Make sure that every offset has its place. parameters: of the whole model, by full name.
 
     Raises:
         WeightsError: one has not.
     """
-    shapes = parameter_shapes(patcher)
-    packed = {name for name, value in patcher.model.named_parameters() if _is_packed(value)}
-    for key, patch in offsets.items():
-        if KEY_PREFIX + key in packed:
-            shapes[key] = patch.shape
-    offsets.check(shapes)
+    named = {name.removeprefix(KEY_PREFIX): value for name, value in parameters.items() if name.startswith(KEY_PREFIX)}
+    offsets.check({name: logical_shape(value) for name, value in named.items()})
 
 
-def _is_packed(parameter: Any) -> bool:
-    return hasattr(parameter, "bnb_quantized") or getattr(parameter, "gguf_cls", None) is not None
-
-
-def check_sharing(patcher: Any, sharing: AttentionSharing) -> None:
-    """Make sure that units and attention layers belong together.
+def check_sharing(parameters: Mapping[str, Tensor], sharing: AttentionSharing) -> None:
+    """Make sure that units and attention layers belong together. parameters: of the whole model, by full name.
 
     Raises:
         WeightsError: they do not.
     """
-    layers = attention_layers(patcher.model.diffusion_model)
-    widths = [layer.to_q.in_features for _, layer in layers]
+    queries = (name.removeprefix(KEY_PREFIX).removesuffix(_QUERY) for name in parameters if name.endswith(_QUERY))
+    layers = in_file_order(name for name in queries if _ATTENTION.fullmatch(name))
+    widths = [logical_shape(parameters[f"{KEY_PREFIX}{name}{_QUERY}"])[1] for name in layers]
     units = [unit.temporal_i.in_features for unit in sharing.units]
     if widths != units:
         raise WeightsError(
@@ -87,30 +73,26 @@ def check_sharing(patcher: Any, sharing: AttentionSharing) -> None:
         )
 
 
-def add_offsets(patcher: Any, offsets: WeightOffsets, identity: str, strength: float) -> None:
+def add_offsets(backend: Backend, patcher: Any, offsets: WeightOffsets, identity: str, strength: float) -> None:
     """Let the host merge offsets into the weights when it loads this patcher.
 
     identity: says which content this is: the host merges anew only when it or the strength changes.
     """
-    patches = {KEY_PREFIX + key: (patch.kind, _slots(patch.tensors)) for key, patch in offsets.items()}
-    placed = patcher.add_patches(filename=identity, patches=patches, strength_patch=float(strength))
-    if len(placed) != len(patches):
-        missing = ", ".join(sorted(set(patches) - set(placed))[:3])
-        raise WeightsError(f"The host found no place for {len(patches) - len(placed)} weights, such as {missing}.")
+    placed = backend.add_offsets(patcher, offsets, identity, float(strength))
+    if len(placed) != len(offsets):
+        missing = ", ".join(sorted(set(offsets) - {name.removeprefix(KEY_PREFIX) for name in placed})[:3])
+        raise WeightsError(f"The host found no place for {len(offsets) - len(placed)} weights, such as {missing}.")
 
 
-def _slots(tensors: Sequence[Tensor]) -> list[Tensor | None]:
-    return [*tensors, *[None] * (_LORA_SLOTS - len(tensors))]
-
-
-def add_sharing(patcher: Any, sharing: AttentionSharing, run: SharingRun) -> None:
+def add_sharing(backend: Backend, patcher: Any, sharing: AttentionSharing, run: SharingRun) -> None:
     """Lead every attention layer through its unit.
 
     Only `forward` of a layer is replaced and the layer stays where it is, so that LoRAs find its weights by name.
     """
-    run.attention = attention_function
-    for (name, layer), unit in zip(attention_layers(patcher.model.diffusion_model), sharing.units, strict=True):
-        patcher.add_object_patch(f"{KEY_PREFIX}{name}.forward", _forward(unit, layer, run))
+    run.attention = backend.attention
+    modules = dict(patcher.model.diffusion_model.named_modules())
+    for name, unit in zip(in_file_order(filter(_ATTENTION.fullmatch, modules)), sharing.units, strict=True):
+        patcher.add_object_patch(f"{KEY_PREFIX}{name}.forward", _forward(unit, modules[name], run))
 
 
 def _forward(unit: Any, layer: Any, run: SharingRun) -> Callable[..., Tensor]:
@@ -145,60 +127,92 @@ def refuse_conflicts(model_options: Mapping[str, Any]) -> None:
         )
 
 
-def add_modifier(
-    patcher: Any, p: Any, plain: Any, stop_at: float, conditions: LayerConditions, *, whole_attention: bool
-) -> None:
-    """Change the conditioning at every step, and let `plain` finish the picture below `stop_at` of the schedule.
+class LayerSteps:
+    """What happens at every step: conditions change, and below Stop At `plain` finishes the picture.
 
-    A plain function, because the host deep-copies options when a patcher is cloned. whole_attention: refuse what takes
-    attention apart.
+    plain, patched: the host's patchers of the UNet.
     """
-    stop_sigma = float(patcher.model.predictor.percent_to_sigma(stop_at))
-    state = {"stopped": False}
 
-    def modify(
-        model: Any, x: Any, timestep: Any, uncond: Any, cond: Any, scale: Any, options: Any, seed: Any
-    ) -> tuple[Any, ...]:
-        stopped = float(timestep[0]) < stop_sigma
-        if stopped is not state["stopped"]:
-            _load(plain if stopped else p.sd_model.forge_objects.unet, x)
-            state["stopped"] = stopped
-        if not stopped:
-            if whole_attention:
-                refuse_conflicts(options)
-            _change_conditions(cond, uncond, x, conditions, p)
-        return model, x, timestep, uncond, cond, scale, options, seed
+    def __init__(
+        self, backend: Backend, p: Any, plain: Any, patched: Any, injection: Injection, conditions: LayerConditions
+    ) -> None:
+        self._backend = backend
+        self._p = p
+        self._plain = plain
+        self._patched = patched
+        self._injection = injection
+        self._conditions = conditions
+        self._stop_sigma = backend.percent_to_sigma(patched, injection.stop_at)
+        self._stopped = False
+        self._calls = 0
 
-    patcher.add_conditioning_modifier(modify)
+    def attach(self) -> None:
+        """Let the host call this at every step."""
 
+        # A plain function, because the host deep-copies options when a patcher is cloned.
+        def modify(model: Any, x: Any, timestep: Any, uncond: Any, cond: Any, *rest: Any) -> tuple[Any, ...]:
+            self._step(x, timestep, uncond, cond, rest[1])
+            return model, x, timestep, uncond, cond, *rest
 
-def _load(patcher: Any, x: Tensor) -> None:
-    rows, *rest = x.shape
-    memory_management.load_models_gpu(
-        [patcher, *patcher.extra_model_patchers_during_sampling],
-        memory_required=patcher.memory_required([rows * 2, *rest]),
-        hard_memory_preservation=patcher.extra_preserved_memory_during_sampling,
-    )
+        self._patched.add_conditioning_modifier(modify)
 
+    def check_merged(self) -> None:
+        """Make sure that the host has merged what it was given; once a step is done it must have.
 
-def _change_conditions(cond: Any, uncond: Any, x: Tensor, conditions: LayerConditions, p: Any) -> None:
-    if conditions.prompts is not None:
-        composition, text = conditions.prompts(p.sampler.model_wrap_cfg.step)
-        for group, own in zip(cond, compile_weighted_conditions(text, composition), strict=True):
-            group["model_conds"].update(own["model_conds"])
-            group["cross_attn"] = own["cross_attn"]
-    if conditions.latents is None:
-        return
-    if conditions.latents.shape[2:] != x.shape[2:]:
-        raise HostError(
-            "The condition picture has another size than the picture that is sampled: switch tiled sampling off, or "
-            "use a method without condition pictures."
-        )
-    latents = conditions.latents.to(x).expand(x.shape[0], -1, -1, -1)
-    for group in [*cond, *(uncond or [])]:
-        if "c_concat" in group["model_conds"]:
+        Raises:
+            HostError: it has not, which it would not say itself.
+        """
+        weights = self._injection.weights
+        if self._stopped or not self._calls or not isinstance(weights, WeightOffsets):
+            return
+        left_out = self._backend.unmerged(self._patched, weights)
+        if left_out:
             raise HostError(
-                "The loaded checkpoint or another extension already adds channels to the UNet's input, which leaves no "
-                "place for the condition pictures: use an ordinary checkpoint and switch that extension off."
+                f"The host left {len(left_out)} of {len(weights)} changes out of the UNet, such as {left_out[0]}: "
+                "load a checkpoint that is not quantised, or quantised in another way."
             )
-        group["model_conds"]["c_concat"] = Condition(latents)
+
+    def _step(self, x: Tensor, timestep: Tensor, uncond: Any, cond: Any, options: Mapping[str, Any]) -> None:
+        if self._calls == 1:
+            self.check_merged()
+        stopped = float(timestep[0]) < self._stop_sigma
+        if stopped is not self._stopped:
+            self._load(self._plain if stopped else self._p.sd_model.forge_objects.unet, x)
+            self._stopped = stopped
+        if stopped:
+            return
+        self._calls += 1
+        if isinstance(self._injection.weights, AttentionSharing):
+            refuse_conflicts(options)
+        self._change_conditions(cond, uncond, x)
+
+    def _load(self, patcher: Any, x: Tensor) -> None:
+        rows, *rest = x.shape
+        self._backend.load(
+            [patcher, *patcher.extra_model_patchers_during_sampling],
+            memory=patcher.memory_required([rows * 2, *rest]),
+            preserved=patcher.extra_preserved_memory_during_sampling,
+        )
+
+    def _change_conditions(self, cond: Any, uncond: Any, x: Tensor) -> None:
+        if self._conditions.prompts is not None:
+            composition, text = self._conditions.prompts(self._p.sampler.model_wrap_cfg.step)
+            for group, own in zip(cond, self._backend.weighted_conditions(text, composition), strict=True):
+                group["model_conds"].update(own["model_conds"])
+                group["cross_attn"] = own["cross_attn"]
+        if self._conditions.latents is None:
+            return
+        if self._conditions.latents.shape[2:] != x.shape[2:]:
+            raise HostError(
+                "The condition picture has another size than the picture that is sampled: switch tiled sampling off, "
+                "or use a method without condition pictures."
+            )
+        latents = self._conditions.latents.to(x).expand(x.shape[0], -1, -1, -1)
+        for group in [*cond, *(uncond or [])]:
+            if "c_concat" in group["model_conds"]:
+                raise HostError(
+                    "The loaded checkpoint or another extension already adds channels to the UNet's input, which "
+                    "leaves no place for the condition pictures: use an ordinary checkpoint and switch that extension "
+                    "off."
+                )
+            group["model_conds"]["c_concat"] = self._backend.condition(latents)

@@ -109,8 +109,9 @@ class KModel(nn.Module):
 
 
 class Posterior:
-    def __init__(self, mean):
-        self.mean, self.std = mean, torch.full_like(mean, 0.1)
+    def __init__(self, moments):
+        self.mean, log_variance = moments.chunk(2, dim=1)
+        self.std = (0.5 * log_variance.clamp(-30, 20)).exp()
 
     def sample(self):
         return self.mean + self.std * torch.randn(self.mean.shape)
@@ -121,7 +122,12 @@ class Autoencoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.down, self.up = nn.Conv2d(3, 4, 8, stride=8), nn.ConvTranspose2d(4, 3, 8, stride=8)
+        self.encoder, self.up = nn.Conv2d(3, 8, 8, stride=8), nn.ConvTranspose2d(4, 3, 8, stride=8)
+        self.quant_conv = nn.Conv2d(8, 8, 1)
+
+    def encode(self, pixels, regulation=None):
+        posterior = Posterior(self.quant_conv(self.encoder(pixels)))
+        return posterior.sample() if regulation is None else regulation(posterior)
 
     def process_in(self, latent):
         return latent * self.factor
@@ -140,9 +146,8 @@ class VAE:
 
     def encode(self, pixels):
         """[B, H, W, 3] in 0 to 1 -> [B, 4, H/8, W/8]."""
-        posterior = Posterior(self.first_stage_model.down(pixels.movedim(-1, 1) * 2 - 1))
         regulation = self.patcher.model_options.get("model_vae_regulation")
-        return posterior.sample() if regulation is None else regulation(posterior)
+        return self.first_stage_model.encode(pixels.movedim(-1, 1) * 2 - 1, regulation)
 
     def decode(self, latent):
         return ((self.first_stage_model.up(latent).tanh() + 1) / 2).movedim(1, -1)
