@@ -169,6 +169,12 @@ class MethodTable(Mapping[str, LayerMethod]):
         fitting = [row for row in self.of_family(done.family) if given in row.inputs and at_hand.issuperset(row.inputs)]
         return max(fitting, key=lambda row: len(row.inputs), default=None)
 
+    def alone(self, family: Family) -> LayerMethod | None:
+        """The family's first method that makes a transparent picture of nothing but a prompt, None if there is none."""
+        return next(
+            (row for row in self.of_family(family) if row.frame_count == 1 and row.has_alpha and not row.inputs), None
+        )
+
     def of_family(self, family: Family) -> tuple[LayerMethod, ...]:
         """The methods of one family, in table order."""
         return tuple(row for row in self._rows.values() if row.family is family)

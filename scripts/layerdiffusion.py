@@ -93,6 +93,10 @@ class LayerDiffusionScript(scripts.Script):
         """Take the pixels before they are rounded."""
         in_run(p, lambda run: run.keep_pixels(kwargs["images"]))
 
+    def postprocess_maskoverlay(self, p: Any, ppmo: Any, *_args: object) -> None:
+        """Take the overlay off layers, before the host composites them."""
+        in_run(p, lambda run: run.uncover(ppmo))
+
     def postprocess_image_after_composite(self, p: Any, pp: Any, *_args: object) -> None:
         """Put the decoded layer in the picture's place, before the host saves it."""
         in_run(p, lambda run: run.replace(pp, p.batch_index))

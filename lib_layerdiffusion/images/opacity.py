@@ -9,6 +9,9 @@ from lib_layerdiffusion.images.arithmetic import Picture8
 NEARLY_OPAQUE = 0.98
 """The mean alpha, and the share of pixels whose alpha is above this value, from which on a picture counts as solid."""
 
+LOWEST_OPAQUE = 254
+"""Alpha levels from here on hide everything: hosts write their infotext into the last bit of an opaque picture."""
+
 OPAQUE_MESSAGE = (
     "The picture came out opaque nearly everywhere: ask for a plain neutral grey background in the prompt "
     '(the option "Plain background words" does so), '
@@ -18,6 +21,14 @@ OPAQUE_MESSAGE = (
 
 PLAIN_BACKGROUND = "plain neutral grey background"
 """Words of the prompt aid: they keep models that paint solid scenes from filling what should stay clear."""
+
+
+def has_transparency(rgba: Picture8) -> bool:
+    """Whether anything of what lies behind shows through, uint8 [H, W, 4]; alpha of 254 and 255 alone is no sign of it.
+
+    255 and 254 side by side are a text in the last bit ("stealth infotext"), which makes no picture transparent.
+    """
+    return bool((rgba[..., 3] < LOWEST_OPAQUE).any())
 
 
 def is_opaque(rgba: Picture8) -> bool:

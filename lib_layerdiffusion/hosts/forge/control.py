@@ -12,8 +12,8 @@ from typing import Any
 
 from lib_layerdiffusion.errors import LayerDiffusionError
 
-_VERBS = ("init", "sample", "save_samples", "get_token_merging_ratio")
-"""What the host calls on `p` outside of hooks, in this order: before, between and after sampling."""
+_VERBS = ("init", "setup_conds", "sample", "save_samples", "get_token_merging_ratio")
+"""What the host calls on `p` outside of hooks: before, between and after sampling."""
 _SAMPLER_VERBS = ("sample", "sample_img2img")
 
 

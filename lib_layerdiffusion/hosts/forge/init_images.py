@@ -16,6 +16,7 @@ from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey
 from lib_layerdiffusion.images.reading import Picture
+from lib_layerdiffusion.images.start import resized_rgba
 
 LATENT_UPSCALE = 3
 """Host's resize mode in which the picture keeps its size and its latent is resized."""
@@ -36,6 +37,7 @@ class InitPictures:
         self._is_rgba = is_rgba
         self._offsets: list[Tensor] = []
         self._encoded = 0
+        self._masks: dict[int, Image.Image] = {}
 
     def prepare(self, crop_region: tuple[int, int, int, int] | None, encode: Encode) -> None:
         """Compute the offsets and hand the host the pictures that its VAE has to see, flattened on grey.
@@ -45,6 +47,18 @@ class InitPictures:
         self._encoded = 0
         self._offsets = [encode(_multiple_of_8(self._as_encoded(picture, crop_region))) for picture in self._pictures]
         self._p.init_images = [Image.fromarray(flatten_on_grey(picture)) for picture in self._pictures]
+
+    def prepare_for_second_pass(self, size: tuple[int, int] | None, encode: Encode) -> Image.Image:
+        """The one picture, flattened for the host's second pass, which starts from it; its offset is computed.
+
+        size: (width, height) to which the host's upscaler brings it before it is encoded, None where the host resizes
+        the latent instead.
+        """
+        self._encoded = 0
+        picture = self._pictures[0]
+        seen = picture if size is None else _resized(picture, 0, *size)
+        self._offsets = [encode(_multiple_of_8(seen))]
+        return Image.fromarray(flatten_on_grey(picture))
 
     def _as_encoded(self, picture: Picture, crop_region: tuple[int, int, int, int] | None) -> Picture:
         """The picture after the host's own crop and resize."""
@@ -83,24 +97,43 @@ class InitPictures:
             return vae.drawn(mean, std)
         return vae.offset_by(self._offsets[index % len(self._offsets)])(mean, std)
 
+    def uncover(self, overlay: Any) -> None:
+        """Take off what the host would lay over the picture at `overlay.index`, and keep its mask for `blend`.
+
+        A transparent overlay stays where the host pastes the sampled picture into a larger one.
+        """
+        if overlay.overlay_image is None or overlay.mask_for_overlay is None:
+            return
+        self._masks[overlay.index] = overlay.mask_for_overlay.convert("L")
+        size = overlay.overlay_image.size
+        overlay.overlay_image = None if self._p.paste_to is None else Image.new("RGBA", size)
+
+    def pasted(self, index: int) -> tuple[tuple[int, int, int, int] | None, bool]:
+        """Where in the host's picture the sampled one lies, None for all of it; and whether an init picture covers it.
+
+        index: in the batch.
+        """
+        if not getattr(self._p, "overlay_images", None) or not shared.opts.overlay_inpaint:
+            return None, False
+        return self._p.paste_to, index not in self._masks
+
     def blend(self, layer: Picture, index: int) -> Picture:
         """Lay a decoded layer into its init picture where the mask says so; without a mask it is the layer itself.
 
-        layer: uint8 [H, W, 4] at the size of the sampled picture. index: in the batch.
+        layer: uint8 [H, W, 4] at the size of the sampled picture, or at another one if a script has changed that.
+        index: in the batch.
         """
         p = self._p
-        mask = getattr(p, "mask_for_overlay", None)
+        mask = self._masks.pop(index, None) or getattr(p, "mask_for_overlay", None)
         if mask is None or not getattr(p, "overlay_images", None) or not shared.opts.overlay_inpaint:
             return layer
         original = self._pictures[index % len(self._pictures)]
         if p.paste_to is None:
-            base = self._as_result(original)
+            base = resized_rgba(self._as_result(original), *layer.shape[:2])
         else:
             base, layer = original, _uncropped(layer, original.shape[:2], p.paste_to)
         size = (base.shape[1], base.shape[0])
         coverage = np.asarray(mask.convert("L").resize(size) if mask.size != size else mask.convert("L"))
-        if layer.shape != base.shape:
-            layer = _resized(layer, 0, *size)
         return _mixed(layer, base, coverage)
 
 

@@ -12,38 +12,50 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
-from lib_layerdiffusion.hosts.forge import control, options, saving, xyz
+from lib_layerdiffusion.hosts.forge import batch, callers, control, options, saving, upscale_button, xyz
 from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts, loaded_family
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
 from lib_layerdiffusion.hosts.forge.results import RunResults
-from lib_layerdiffusion.hosts.forge.sampled import Sampled
+from lib_layerdiffusion.hosts.forge.sampled import DecoderInput, Sampled
 from lib_layerdiffusion.images.arithmetic import over_background, to_float, to_uint8
 from lib_layerdiffusion.images.edges import clean_as_set
+from lib_layerdiffusion.images.follow import find_placement, with_changes
 from lib_layerdiffusion.images.layerfile import check_ending
 from lib_layerdiffusion.images.opacity import opaque_warning
-from lib_layerdiffusion.images.reading import read_picture
+from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import to_infotext
 from lib_layerdiffusion.settings.parsing import LayerSettings
 from lib_layerdiffusion.unet.injection import LayerWeights, plan_injection
 
 ATTRIBUTE = "layerdiffusion_run"
+LOST_PLACE = (
+    "Another extension changed the picture so much that its transparency could not follow: the layer is what it was "
+    "before that; switch the other extension off, or use it afterwards."
+)
+OTHER_REFINER = (
+    "The refiner finishes the picture without LayerDiffusion: {reason} Alpha may be rougher; let the refiner take over "
+    "later or leave it out."
+)
 
 
 def begin(p: Any, args: Sequence[object], models: ForgeModels) -> LayerRun | None:
     """Start a run on `p` where the settings say so; whatever an earlier one left on `p` goes first."""
     control.restore(p)
+    batch.put_back(p)
     vars(p).pop(ATTRIBUTE, None)
     own_keys = {row.infotext for row in FIELDS}
     p.extra_generation_params = {key: v for key, v in p.extra_generation_params.items() if key not in own_keys}
-    settings = _read(p, models.earlier.inserted(xyz.with_axis_values(p, args)))
+    settings = upscale_button.fitting(p, _read(p, models.earlier.inserted(xyz.with_axis_values(p, args))))
     if not settings.enabled:
         return None
+    callers.check(p, settings.method)
     run = LayerRun(p, settings, models)
     setattr(p, ATTRIBUTE, run)
     run.complete_batch()
@@ -78,37 +90,23 @@ class LayerRun:
         self._weights: LayerWeights | None = None
         self._host = ForgeHost(p, models)
         self._handle: ForgeHandle | None = None
+        self._patched: tuple[Any, Tensor | None] = (None, None)
         self._init_pictures: InitPictures | None = None
         self._conditioning: dict[tuple[int, bool], Prompts | None] = {}
         self._sampled = Sampled(p, models.backend)
         self._results = RunResults(settings)
 
     def complete_batch(self) -> None:
-        """Round the batch up to whole pictures, since a picture of this method takes several items.
+        """Round the batch up to whole pictures, since a picture of this method takes several items."""
+        notice = batch.complete(self.p, self.method)
+        if notice is not None:
+            self._tell(notice)
 
-        Raises:
-            SettingsError: a list of prompts fixes the number of items, and it does not fit.
-            InputError: so do several init pictures.
-        """
-        p, frames = self.p, self.method.frame_count
-        size = self.method.padded_batch(p.batch_size)
-        if isinstance(p.prompt, list) and len(p.prompt) % size:
-            raise SettingsError(
-                f'"{self.method.label}" needs {frames} pictures of each prompt: use a single prompt, or a number of '
-                f"prompts that is a multiple of {size}."
-            )
-        given = len(getattr(p, "init_images", None) or ())
-        if given > 1 and given % frames:
-            raise InputError(
-                f'"{self.method.label}" makes {frames} pictures at once and {given} init pictures are given: '
-                f"give one, or a multiple of {frames}."
-            )
-        if size != p.batch_size:
-            p.comment(
-                f"LayerDiffusion: this method makes {frames} pictures at once, "
-                f"so batch size {p.batch_size} became {size}."
-            )
-            p.batch_size = size
+    def _tell(self, notice: str) -> None:
+        """On the page, and once in the API's answer."""
+        self.p.comment(notice)
+        if notice not in self._results.notices:
+            self._results.notices.append(notice)
 
     def check(self) -> None:
         """Everything that can be wrong with the request, found before anything is sampled.
@@ -121,12 +119,16 @@ class LayerRun:
         if options.layer_file():
             check_ending(options.layer_file())
         self._weights = self._host.fitting_weights(self.method)
+        saving.keep_alpha()
         if self.method.has_alpha:
-            saving.keep_alpha()
             given = getattr(self.p, "init_images", None)
-            self.models.load_transparency(self.method.family, encoder=bool(given))
+            start = upscale_button.picture(self.p)
+            self.models.load_transparency(self.method.family, encoder=bool(given) or start is not None)
             if given:
                 self._watch_init(given)
+            if start is not None:
+                upscale_button.watch(self.p, start, partial(self.models.encode_offset, self.method.family))
+        self._watch_prompts()
         self.p.extra_generation_params.update(to_infotext(self.settings))
 
     def _watch_init(self, given: Sequence[Any]) -> None:
@@ -140,6 +142,23 @@ class LayerRun:
                 return original(*args, **kwargs)
 
         control.Replacement(self.p, "init", init)
+
+    def _watch_prompts(self) -> None:
+        """What comes last before prompts are used: other scripts have written theirs, a refiner has been loaded."""
+        frames = self.method.frame_count
+
+        def init(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            batch.share_prompts(self.p, frames)
+            return original(*args, **kwargs)
+
+        def setup_conds(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            batch.share_batch_prompts(self.p, frames)
+            result = original(*args, **kwargs)
+            self._follow_refiner()
+            return result
+
+        control.Replacement(self.p, "init", init)
+        control.Replacement(self.p, "setup_conds", setup_conds)
 
     def encode_init_pictures(self, crop_region: tuple[int, int, int, int] | None) -> None:
         """Prepare the init pictures; the host encodes them next."""
@@ -156,9 +175,24 @@ class LayerRun:
         self.settings.validate_for(self._host.family())
         if self._weights is None:
             return
+        self._patched = (self.p.sd_model, noise)
         injection = plan_injection(self.settings, self._weights, noise.shape[2] * 8, noise.shape[3] * 8)
         if not injection.is_plain:
             self._handle = self._host.inject(injection, self._layer_conditioning())
+
+    def _follow_refiner(self) -> None:
+        """Put the method into a refiner that the host has just loaded in the middle of sampling, if it can take it."""
+        model, noise = self._patched
+        if noise is None or self.p.sd_model is model or getattr(self.p, "sampler", None) is None:
+            return
+        try:
+            self.settings.validate_for(self._host.family())
+            self._host.fitting_weights(self.method)
+        except LayerDiffusionError as error:
+            self._tell(OTHER_REFINER.format(reason=error))
+            return
+        self._conditioning.clear()
+        self.patch_unet(noise)
 
     def _layer_conditioning(self) -> Prompts | None:
         key = (self.p.iteration, self.p.is_hr_pass)
@@ -174,47 +208,72 @@ class LayerRun:
         """
         if self._handle is not None:
             self._handle.check_merged()
+        self._patched = (None, None)
         self._sampled.take_latents(samples)
 
     def keep_pixels(self, pixels: Tensor) -> None:
         """Take the batch [B, 3, H, W] in [0, 1] as the VAE decoded it."""
         self._sampled.take_pixels(pixels)
 
+    def uncover(self, overlay: Any) -> None:
+        """Take the host's overlay off a layer that is about to be composited; this run lays it over by itself.
+
+        overlay: with the index in the batch, the mask and the overlay. What other scripts did to the picture stays
+        visible under it that way, and the layer can take it over.
+        """
+        if self._init_pictures is not None and self.method.is_rgba(overlay.index):
+            self._init_pictures.uncover(overlay)
+
     def replace(self, picture: Any, index: int) -> None:
         """Put the layer in the place of `picture.image` where its frame has alpha.
 
         index: in the batch. Previews and the picture before decoding come behind all pictures.
         """
+        whole = picture.image
         if self.method.is_rgba(index):
-            self._decode(picture, index)
-        self._results.add_layer(picture.image, self.p.iteration, index)
+            whole = self._decode(picture, index)
+        self._results.add_layer(picture.image, self.p.iteration, index, whole)
 
-    def _decode(self, picture: Any, index: int) -> None:
-        image = picture.image
-        pixels, latent = self._sampled.decoder_input(image, index, self.settings.latent_scale)
-        decoded = self.models.decode(self.method.family, pixels, latent, self.settings.decode_passes)
+    def _decode(self, picture: Any, index: int) -> Image.Image:
+        """The layer before it is trimmed; the host's picture becomes the one that is saved."""
+        image, own = picture.image, self._init_pictures
+        place, covered = (None, False) if own is None else own.pasted(index)
+        given = self._sampled.decoder_input(image, index, self.settings.latent_scale, place=place, covered=covered)
+        decoded = self.models.decode(self.method.family, given.pixels, given.latent, self.settings.decode_passes)
         exact = decoded[0].movedim(0, -1).numpy()
         rounded = to_uint8(exact)
-        layer = clean_as_set(rounded, self.settings)
-        if self._init_pictures is not None:
-            layer = self._init_pictures.blend(layer, index)
+        layer = self._followed(clean_as_set(rounded, self.settings), given)
+        if own is not None:
+            layer = own.blend(layer, index)
         warning = opaque_warning(layer)
         if warning is not None:
-            self.p.comment(warning)
-        result = saving.to_image(layer)
+            self._tell(warning)
         if self.settings.preview:
             shown = exact if np.array_equal(layer, rounded) else to_float(layer)
-            self._results.add_preview(saving.to_image(over_background(shown, options.preview_background())), index)
+            self._results.add_extra(
+                "preview", saving.to_image(over_background(shown, options.preview_background())), index
+            )
         if self.settings.output_origin:
-            self._results.add_origin(image, index)
-        self._results.saved_as(result, saving.save_layer(self.p, result, index))
-        picture.image = result
+            self._results.add_extra("before decoding", image, index)
+        picture.image = saving.to_image(layer)
+        self._results.saved_as(picture.image, saving.save_layer(self.p, picture.image, index))
+        return picture.image
+
+    def _followed(self, layer: Picture, given: DecoderInput) -> Picture:
+        """The layer at the size and place to which other scripts have brought the picture, with what they added."""
+        if given.changed is None:
+            return layer
+        before = given.pixels[0].movedim(0, -1).clamp(0, 1).cpu().numpy()
+        placement = find_placement(to_uint8(before), given.changed)
+        if placement is None:
+            self._tell(LOST_PLACE)
+            return layer
+        return with_changes(layer, before, given.changed, placement)
 
     def finish(self, processed: Any) -> None:
         """Hand over previews and leave the host's UNet as it was."""
         try:
-            self._results.hand_over(processed)
-            self._results.describe(processed, self.models.earlier)
+            self._results.hand_over(processed, self.models.earlier, callers.use_of(self.p))
             self._save_layer_files(processed)
         finally:
             self.release()
@@ -230,8 +289,10 @@ class LayerRun:
     def release(self) -> None:
         """Give back what the run holds; twice is harmless."""
         control.restore(self.p)
+        batch.put_back(self.p)
         if self._handle is not None:
             self._handle.release()
         self._host.forget()
         self._sampled.forget()
         self._handle = None
+        self._patched = (None, None)

@@ -13,30 +13,36 @@ from modules import images, processing, shared, stealth_infotext
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lib_layerdiffusion.hosts.forge.results import describing
+from lib_layerdiffusion.images.opacity import LOWEST_OPAQUE
+
 _MARK = "keeps_layerdiffusion_alpha"
-OPAQUE = (255, 255)
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Whether any pixel of the picture is not opaque."""
-    return image.mode == "RGBA" and image.getextrema()[3] != OPAQUE
+    """Whether any pixel of the picture is not opaque; the host's own text in the last bit of alpha is no sign of it."""
+    return image.mode == "RGBA" and image.getextrema()[3][0] < LOWEST_OPAQUE
 
 
 def keep_alpha() -> None:
-    """Let transparency through where the host would drop it: in its stealth infotext and in its API's answer."""
+    """Let transparency through where the host would drop it: in its stealth infotext and in its API's answer.
+
+    The answer's info gets the description of our pictures.
+    """
+    _extend(processing.Processed, "js", describing)
     _extend(stealth_infotext, "add_stealth_pnginfo", _unless_transparent)
     api = sys.modules.get("modules.api.api")  # not there where the API is off
     if api is not None:
         _extend(api, "encode_pil_to_base64", _as_png_where_transparent)
 
 
-def _extend(module: Any, name: str, extended: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def _extend(owner: Any, name: str, extended: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Put `extended(own)` in the place of a function of the host's; twice is once."""
-    own = getattr(module, name)
+    own = getattr(owner, name)
     if not getattr(own, _MARK, False):
         function = extended(own)
         setattr(function, _MARK, True)
-        setattr(module, name, function)
+        setattr(owner, name, function)
 
 
 def _unless_transparent(write: Callable[..., Any]) -> Callable[..., Any]:

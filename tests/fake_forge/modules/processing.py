@@ -1,6 +1,7 @@
 """The host's main loop: hooks in their order, forge objects reset before every pass."""
 
 import copy
+import json
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ class Processed:
         self.images, self.infotexts, self.extra_images = pictures, infotexts, p.extra_result_images
         self.comments = "".join(f"{comment}\n" for comment in p.comments)
         self.extra_generation_params = p.extra_generation_params
+        self.index_of_first_image = 0
+
+    def js(self):
+        answer = {"extra_generation_params": self.extra_generation_params, "infotexts": self.infotexts}
+        return json.dumps(answer, default=lambda _: None)
 
 
 class StableDiffusionProcessing:
@@ -25,7 +31,10 @@ class StableDiffusionProcessing:
     init_images = mask = paste_to = overlay_images = mask_for_overlay = None
     sampler_name = "Euler"
     distilled_cfg_scale = hr_distilled_cfg = 3.5
-    sampler = None
+    sampler = refiner = firstpass_image = None
+    txt2img_upscale = False
+    refiner_switch_at = 0.8
+    subseed = -1
 
     def __init__(self, **values):
         self.prompt, self.negative_prompt, self.seed = "an apple", "", 1
@@ -35,7 +44,7 @@ class StableDiffusionProcessing:
         self.interrupt_at = None
         self.denoising_strength = 0.75
         self.extra_result_images, self.comments, self.extra_generation_params = [], {}, {}
-        self.latents_after_sampling = []
+        self.latents_after_sampling, self.all_hr_prompts = [], None
         self.do_not_save_samples = True
         self.outpath_samples = "outputs"
         vars(self).update(values)
@@ -81,6 +90,8 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
 
     def sample(self):
         self.sampler = sd_samplers.Sampler(self.sd_model)
+        if self.firstpass_image is not None and self.enable_hr:
+            return self._upscaled()
         x = self.noise(self.height // 8, self.width // 8)
         self.reset_objects()
         self.get_token_merging_ratio()
@@ -88,12 +99,27 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         samples = self.sampler.sample(self, x, self.c, self.uc)
         return self._second_pass(samples) if self.enable_hr and not shared.state.interrupted else samples
 
-    def _second_pass(self, samples):
+    @property
+    def latent_scale_mode(self):
+        return None if self.enable_hr == "pixels" else {"mode": "nearest"}
+
+    def _upscaled(self):
+        """The gallery's upscale button: from the picture itself, three channels of it."""
+        pixels = torch.from_numpy(np.array(self.firstpass_image).astype(np.float32) / 255.0)[None]
+        if pixels.shape[-1] != 3:
+            raise RuntimeError(f"expected input[1, {pixels.shape[-1]}] to have 3 channels")
+        if self.enable_hr == "pixels":
+            return self._second_pass(None, pixels.movedim(-1, 1))
+        vae = self.sd_model.forge_objects.vae
+        return self._second_pass(vae.first_stage_model.process_in(vae.encode(pixels)))
+
+    def _second_pass(self, samples, pixels=None):
         self.is_hr_pass, self.hr_prompts = True, self.prompts
         self.hr_second_pass_steps, self.hr_sampler_name = 0, None
         size = (self.hr_upscale_to_y // 8, self.hr_upscale_to_x // 8)
         if self.enable_hr == "pixels":
-            pixels = (torch.stack(self.decode(samples)).clamp(-1, 1) + 1) / 2
+            if pixels is None:
+                pixels = (torch.stack(self.decode(samples)).clamp(-1, 1) + 1) / 2
             pixels = torch.nn.functional.interpolate(pixels, scale_factor=2)
             vae = self.sd_model.forge_objects.vae
             samples = vae.first_stage_model.process_in(vae.encode(pixels.movedim(1, -1)))
@@ -164,11 +190,19 @@ def process_images(p):
     p.scripts.call("before_process", p)
     shared.state.interrupted = False
     prompts = p.prompt if isinstance(p.prompt, list) else [p.prompt] * (p.batch_size * p.n_iter)
-    p.all_prompts, p.all_seeds = prompts, [p.seed + i for i in range(len(prompts))]
+    seeds = p.seed if isinstance(p.seed, list) else [p.seed + i for i in range(len(prompts))]
+    p.all_prompts, p.all_seeds = list(prompts), seeds
+    p.all_negative_prompts = [p.negative_prompt] * len(prompts)
+    main_model = shared.sd_model
     p.scripts.call("process", p)
     with torch.inference_mode():
         p.init(p.all_prompts, p.all_seeds)
-        results = [_batch(p, n) for n in range(p.n_iter) if not shared.state.interrupted]
+        results = []
+        for number in range(p.n_iter):
+            shared.sd_model = main_model  # a refiner has taken its place
+            if not shared.state.interrupted:
+                results.append(_batch(p, number))
+        shared.sd_model = main_model
     processed = Processed(p, [i for r in results for i in r[0]], [t for r in results for t in r[1]])
     p.scripts.call("postprocess", p, processed)
     return processed
@@ -179,7 +213,7 @@ def _batch(p, number):
     chosen = slice(number * p.batch_size, (number + 1) * p.batch_size)
     p.sd_model.forge_objects = p.sd_model.forge_objects_original.shallow_copy()
     p.prompts, p.seeds, p.subseeds = p.all_prompts[chosen], p.all_seeds[chosen], p.all_seeds[chosen]
-    p.negative_prompts = [p.negative_prompt] * len(p.prompts)
+    p.negative_prompts = p.all_negative_prompts[chosen]
     p.prompts, tags = extra_networks.parse_prompts(p.prompts)
     extra_networks.activate(p, tags)
     p.reset_objects()
@@ -197,18 +231,30 @@ def _batch(p, number):
     return [image for image, _ in results], [text for _, text in results]
 
 
+def apply_overlay(image, paste_to, overlay):
+    if overlay is None:
+        return image
+    if paste_to is not None:
+        x, y, width, height = paste_to
+        whole = Image.new("RGBA", overlay.size)
+        whole.paste(images.resize_image(1, image, width, height), (x, y))
+        image = whole
+    image = image.convert("RGBA")
+    image.alpha_composite(overlay)
+    return image.convert("RGB")
+
+
 def _picture(p, index, value, saves):
     p.batch_index = index
     image = Image.fromarray((255.0 * np.moveaxis(value.cpu().numpy(), 0, 2)).astype(np.uint8))
-    if p.overlay_images:
-        overlay = p.overlay_images[index]
-        if p.paste_to is not None:
-            x, y, width, height = p.paste_to
-            whole = Image.new("RGB", overlay.size)
-            whole.paste(image.resize((width, height)), (x, y))
-            image = whole
-        image = Image.alpha_composite(image.convert("RGBA"), overlay).convert("RGB")
-    post = scripts.PostprocessImageArgs(image, index + p.iteration * p.batch_size)
+    number = index + p.iteration * p.batch_size
+    post = scripts.PostprocessImageArgs(image, number)
+    p.scripts.call("postprocess_image", p, post)
+    overlay = p.overlay_images[index] if p.overlay_images and shared.opts.overlay_inpaint else None
+    masked = scripts.PostProcessMaskOverlayArgs(index, p.mask_for_overlay, overlay)
+    p.scripts.call("postprocess_maskoverlay", p, masked)
+    image = apply_overlay(post.image, p.paste_to, masked.overlay_image)
+    post = scripts.PostprocessImageArgs(image, number)
     p.scripts.call("postprocess_image_after_composite", p, post)
     text = create_infotext(p, p.prompts, p.seeds, p.subseeds, index=index)
     if saves:

@@ -14,14 +14,25 @@ class PostprocessImageArgs:
         self.image, self.index = image, index
 
 
+class PostProcessMaskOverlayArgs:
+    def __init__(self, index, mask_for_overlay, overlay_image):
+        self.index, self.mask_for_overlay, self.overlay_image = index, mask_for_overlay, overlay_image
+
+
 class PostSampleArgs:
     def __init__(self, samples):
         self.samples = samples
 
 
 class ScriptRunner:
-    def __init__(self, scripts):
-        self.scripts = scripts
+    """selectable: of which `p.script_args[0]` names the one that runs, 0 for none."""
+
+    def __init__(self, scripts, selectable=()):
+        self.scripts, self.selectable_scripts = scripts, list(selectable)
+
+    def run(self, p):
+        number = p.script_args[0]
+        return self.selectable_scripts[number - 1].run(p) if number else None
 
     def call(self, hook, p, *args, **kwargs):
         for script in self.scripts:

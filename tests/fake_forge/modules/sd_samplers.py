@@ -36,6 +36,8 @@ class Sampler:
                 shared.state.interrupted = True
                 break
             self.model_wrap_cfg.step = step
+            if p.refiner is not None and step / (len(sigmas) - 1) >= p.refiner_switch_at:
+                cond, uncond = self._refiner(p, x, cond, uncond)
             composition, text = prompt_parser.reconstruct_multicond_batch(cond, step)
             sigma = sigmas[step].expand(len(x))
             denoised = sampling_function(
@@ -43,3 +45,12 @@ class Sampler:
             )
             x = x + (x - denoised) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
         return x
+
+    def _refiner(self, p, x, cond, uncond):
+        if shared.sd_model is p.refiner:
+            return cond, uncond
+        shared.sd_model = p.refiner
+        p.sd_model.forge_objects = p.sd_model.forge_objects_original.shallow_copy()
+        p.setup_conds()
+        sampling_prepare(p.sd_model.forge_objects.unet, x)
+        return p.c, p.uc

@@ -96,7 +96,7 @@ class FakeForge:
         from modules import processing
 
         p = self._processing(args, img2img, body)
-        return self._process(processing.process_images, p)
+        return self._process(lambda made: made.scripts.run(made) or processing.process_images(made), p)
 
     def cells(self, args: list[Any], seeds: list[int]) -> list[Result]:
         """As the X/Y/Z plot does it: shallow copies of one object, a field changed."""
@@ -129,12 +129,14 @@ class FakeForge:
         script.args_from, script.args_to = 1, 1 + (len(FIELDS) if args is None else len(args))
         body = {"width": self.side, "height": self.side, **body}
         saved, extra = body.pop("save_images", False), body.pop("guidance", None)
+        others, selectable = body.pop("others", ()), body.pop("script", None)
         kind = processing.StableDiffusionProcessingImg2Img if img2img else processing.StableDiffusionProcessingTxt2Img
         if body.get("enable_hr"):
             body["enable_hr"] = "latent" if body.pop("hr_upscaler").startswith("Latent") else "pixels"
         p = kind(**body, do_not_save_samples=not saved, outpath_samples=str(self.outputs))
-        p.script_args = [0, *([False] + [None] * (len(FIELDS) - 1) if args is None else args)]
-        p.scripts = scripts.ScriptRunner([script, *([_Guidance(extra)] if extra else [])])
+        p.script_args = [int(selectable is not None), *([False] + [None] * (len(FIELDS) - 1) if args is None else args)]
+        every = [script, *([_Guidance(extra)] if extra else []), *others]
+        p.scripts = scripts.ScriptRunner(every, [selectable] if selectable else [])
         return p
 
     def _process(self, process: Any, p: Any) -> Result:
@@ -146,7 +148,7 @@ class FakeForge:
         except Exception as error:  # noqa: BLE001
             return Result(error=error, reports=list(errors.reports))
         images = [_answered(image) for image in [*processed.images, *processed.extra_images]]
-        info = {"extra_generation_params": processed.extra_generation_params, "comments": processed.comments}
+        info = {**json.loads(processed.js()), "comments": processed.comments}
         return Result(images, None, list(errors.reports), processed.infotexts[0], info)
 
     def saved(self) -> list[Path]:

@@ -79,16 +79,6 @@ def test_unusable_pictures(forge, ask, picture):
     assert refused(forge.run(ask(FG_TO_BG, foreground=picture), batch_size=2), "foreground")
 
 
-def test_prompts_that_fix_a_wrong_number(fake, ask):
-    assert refused(fake.run(ask(TOGETHER), prompt=["a", "b"]), "multiple of 3")
-
-
-def test_init_pictures_that_fit_no_frames(forge, ask, rgba):
-    pictures = [rgba(forge.side), rgba(forge.side, 5)]
-    result = forge.run(ask(TOGETHER), img2img=True, init_images=pictures, batch_size=3)
-    assert refused(result, "multiple of 3")
-
-
 @pytest.fixture
 def broken(fake):
     """Puts another content in the place of a layer file for one test."""

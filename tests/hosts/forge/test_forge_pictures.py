@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import ImageOps
 
 from lib_layerdiffusion.images.arithmetic import checkerboard, preview
 from lib_layerdiffusion.images.edges import clean_edges
@@ -260,17 +261,14 @@ def test_previews_are_made_of_what_was_decoded(fake, ask, monkeypatch):
     assert np.abs(result.array(1) - shown).max() <= 0.5 + 1e-3
 
 
-def test_a_picture_that_was_changed_after_the_vae_is_decoded_as_changed(fake, ask, decoder_input, monkeypatch):
+def test_a_picture_that_was_changed_after_the_vae_is_decoded_as_changed(fake, ask, decoder_input):
     """Face restoration and colour correction work on the 8-bit picture."""
-    from modules import processing, scripts
-    from PIL import ImageOps
+    from tests.hosts.forge.third_parties import Postprocessing
 
-    made = scripts.PostprocessImageArgs
     result = fake.run(ask(TRANSPARENT, output_origin=True))
-    monkeypatch.setattr(processing.scripts, "PostprocessImageArgs", lambda image, i: made(ImageOps.invert(image), i))
-    fake.run(ask(TRANSPARENT))
-    _, (pixels, _, _) = decoder_input
-    assert np.allclose(pixels[0].permute(1, 2, 0) * 255, 255 - result.array(2), atol=1e-4)
+    fake.run(ask(TRANSPARENT), others=[Postprocessing(ImageOps.invert)])
+    _, given = decoder_input
+    assert np.allclose(given[0][0].permute(1, 2, 0) * 255, 255 - result.array(2), atol=1e-4)
 
 
 def test_settings_are_written_to_infotext(forge, ask):
