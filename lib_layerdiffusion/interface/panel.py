@@ -149,6 +149,8 @@ def _decoding(made: dict[str, Any], elem_id: ElemId) -> None:
         _row(made, elem_id, "preview", "output_origin", "prompt_aid")
     with gr.Accordion(wording.EDGES, open=False, elem_id=elem_id("edges")):
         _row(made, elem_id, "edge_cleanup", "alpha_low", "alpha_high")
+        for name in [row.name for row in FIELDS if row.name not in made]:
+            _add(made, elem_id, name)  # a setting that has no place of its own yet
 
 
 def _follow(panel: Panel, places: list[Any]) -> None:
