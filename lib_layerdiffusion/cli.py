@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 
-from lib_layerdiffusion.commands import batch, demo, doctor, generate, latents, pictures, ui, weights
+from lib_layerdiffusion.commands import (
+    batch,
+    completion,
+    demo,
+    doctor,
+    generate,
+    latents,
+    methods,
+    pictures,
+    ui,
+    weights,
+)
 from lib_layerdiffusion.commands.common import add_model_arguments, engine_from, package_of
 from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
 from lib_layerdiffusion.training.cli import add_train_parser
@@ -25,8 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="layerdiffusion", description="Transparent pictures and layers, from a prompt."
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"layerdiffusion {_version()}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, batch, latents, pictures, weights, demo, doctor):
+    for module in (generate, methods, batch, latents, pictures, weights, demo, doctor, completion):
         module.add_parsers(subparsers)
     page = ui.add_ui_parser(subparsers)
     add_model_arguments(page)
@@ -40,6 +54,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _version() -> str:
+    try:
+        return metadata.version("layerdiffusion")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """`--offset -40,10` as one word: argparse takes a value that begins with a dash for another option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--offset" and re.match(r"-\d", word):
+            joined[-1] = f"--offset={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _serve_page(arguments: argparse.Namespace) -> int:
     subjects = ui.known_subjects(arguments.checkpoint)
     return ui.run_ui(engine_from(arguments), arguments.host, arguments.port, subjects)
@@ -48,7 +80,9 @@ def _serve_page(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     try:
-        arguments = build_parser().parse_args(argv)
+        parser = build_parser()
+        completion.complete(parser)
+        arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     # Hints about optional parts of these libraries are nothing that a user of this command has asked for.

@@ -150,7 +150,7 @@ class MethodTable(Mapping[str, LayerMethod]):
         wanted = name.strip()
         if wanted in self:
             return self[wanted]
-        rows = [row for row in self._rows.values() if row.name == wanted and family in (None, row.family)]
+        rows = [row for row in self.named(wanted) if family in (None, row.family)]
         if len(rows) == 1:
             return rows[0]
         if rows:
@@ -159,6 +159,13 @@ class MethodTable(Mapping[str, LayerMethod]):
         known = [row for row in self._rows.values() if family in (None, row.family)]
         names = list(dict.fromkeys(row.name for row in known)) if family else list(self._rows)
         raise SettingsError(f"There is no method {quoted(name)}; use one of: {', '.join(names)}.")
+
+    def named(self, name: str) -> tuple[LayerMethod, ...]:
+        """Every method that a label of any release or a short name may mean: several where families share it."""
+        wanted = name.strip()
+        if wanted in self:
+            return (self[wanted],)
+        return tuple(row for row in self._rows.values() if row.name == wanted)
 
     def next_step(self, done: LayerMethod, given: Layer) -> LayerMethod | None:
         """The method that goes on from `done` when a picture of its result is used as `given`, None if there is none.

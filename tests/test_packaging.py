@@ -43,4 +43,4 @@ def test_the_constraints_pin_what_both_commands_of_readme_install():
     wanted = [*PROJECT["project"]["dependencies"]]
     wanted += PROJECT["project"]["optional-dependencies"]["diffusers"]
     names = {requirement.partition(";")[0].partition(">=")[0].strip().lower() for requirement in wanted}
-    assert names - pinned <= {"tqdm", "tomli"}
+    assert names - pinned <= {"tqdm", "tomli", "argcomplete"}

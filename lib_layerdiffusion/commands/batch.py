@@ -6,12 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, add_model_arguments, model_arguments, report
+from lib_layerdiffusion.commands.common import (
+    add_command,
+    add_json_argument,
+    add_model_arguments,
+    model_arguments,
+    report,
+)
 
 
 def add_parsers(subparsers: Any) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("batch", help="one picture for each line of a JSONL file; goes on where it stopped")
+    parser = add_command(
+        subparsers,
+        "batch",
+        "one picture for each line of a JSONL file; goes on where it stopped",
+        "prompts.jsonl -o out/ --workers 2",
+    )
     parser.add_argument(
         "lines", type=Path, metavar="PROMPTS", help='JSONL: {"prompt": ..., "seed": ..., "method": ...}'
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,18 @@ MODULES = {
     "resvg-py": "resvg_py",
 }
 """Package -> its module, where they are called differently."""
+
+
+def add_command(subparsers: Any, name: str, summary: str, *examples: str) -> argparse.ArgumentParser:
+    """Register a subcommand; `summary` is its line in the list, `examples` are whole command lines to try."""
+    lines = "\n".join(f"  layerdiffusion {name} {example}".rstrip() for example in examples)
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"examples:\n{lines}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def package_of(module: str) -> str:
@@ -64,7 +77,8 @@ def engine_from(arguments: argparse.Namespace) -> LayerDiffusion:
     Raises:
         LayerDiffusionError: it cannot be loaded.
     """
-    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
+    with redirect_stderr(io.StringIO()):  # older transformers draw an empty bar while they look at their cache
+        from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
     return LayerDiffusion.from_checkpoint(**model_arguments(arguments))
 
@@ -82,23 +96,35 @@ def report(arguments: argparse.Namespace, values: Mapping[str, Any], lines: list
 
 @contextmanager
 def stage_bars(*, quiet: bool) -> Generator[Callable[[str, int, int], None], None, None]:
-    """A progress callback that draws a bar for every stage on standard error, where that is a terminal."""
-    bars: dict[str, Any] = {}
+    """A progress callback that draws a bar for the stage that runs, on standard error where that is a terminal.
+
+    One bar at a time: it is closed when its stage is complete or another one begins.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _stage, _done, _total: None
+        return
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm[Any]] = {}
 
     def advance(stage: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if stage not in bars or bars[stage].n >= bars[stage].total:
-            if stage in bars:
-                bars[stage].close()
-            bars[stage] = tqdm(total=total, desc=stage, disable=True if quiet else None, file=sys.stderr)
-        bars[stage].update(done - bars[stage].n)
+        bar = bars.get(stage)
+        if bar is None:
+            _close(bars)
+            bar = bars[stage] = tqdm(total=total, desc=stage, file=sys.stderr)
+        bar.update(done - bar.n)
+        if done >= total:
+            _close(bars)
 
     try:
         yield advance
     finally:
-        for bar in bars.values():
-            bar.close()
+        _close(bars)
+
+
+def _close(bars: dict[str, Any]) -> None:
+    while bars:
+        bars.popitem()[1].close()
 
 
 def free_stem(folder: Path, wanted: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, report
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, report
 from lib_layerdiffusion.errors import ModelError
 
 SUBJECTS_FILE = "subjects.txt"
@@ -14,7 +14,7 @@ SUBJECTS_FILE = "subjects.txt"
 
 def add_parsers(subparsers: Any) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("demo", help="the bundled family, and the subjects that it knows")
+    parser = add_command(subparsers, "demo", "the bundled family, and the subjects that it knows", "--list")
     parser.add_argument("--list", action="store_true", help="print the subjects, one a line")
     add_json_argument(parser)
     parser.set_defaults(run=_run)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import MODULES, add_json_argument, report
+from lib_layerdiffusion.commands.common import MODULES, add_command, add_json_argument, report
 
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "safetensors", "huggingface-hub")
 HOST_PACKAGES = ("diffusers", "transformers", "accelerate", "tqdm")
@@ -19,7 +19,7 @@ OPTIONAL = ("peft", "gradio", "psd-tools", "ray")
 
 def add_parsers(subparsers: Any) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("doctor", help="what is installed, and what is missing")
+    parser = add_command(subparsers, "doctor", "what is installed, and what is missing", "", "--json")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the layer files")
     add_json_argument(parser)
     parser.set_defaults(run=_run)

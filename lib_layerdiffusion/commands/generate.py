@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_layerdiffusion.commands.common import (
+    add_command,
     add_json_argument,
     add_model_arguments,
     engine_from,
@@ -17,19 +18,31 @@ from lib_layerdiffusion.commands.common import (
     report,
     stage_bars,
 )
-from lib_layerdiffusion.errors import InputError, SettingsError
-from lib_layerdiffusion.images.layerfile import check_ending
+from lib_layerdiffusion.errors import InputError, SettingsError, quoted
 from lib_layerdiffusion.methods import METHODS, Layer
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.engine.results import Result
 
 
+_OPTIONS = {"weight": "--weight", "stop_at": "--stop-at", "resize_mode": "--resize-mode", "decode_passes": "--passes"}
+"""Setting -> the option that it is given with."""
+
+
 def add_parsers(subparsers: Any) -> None:
     """Register both commands."""
-    generate = subparsers.add_parser("generate", help="make a picture in layers from a prompt")
-    generate.add_argument("prompt")
-    generate.add_argument("--method", default="transparent", help='short name or label (default: "transparent")')
+    generate = add_command(
+        subparsers,
+        "generate",
+        "make a picture in layers from a prompt",
+        "red apple -o apple.png",
+        '"old man sitting" --method bg-to-blend --background bench.jpg --checkpoint juggernautXL.safetensors',
+        "red apple --layers ora --preview",
+    )
+    _add_prompt(generate)
+    generate.add_argument(
+        "--method", default="transparent", metavar="NAME", help='see "layerdiffusion methods" (default: transparent)'
+    )
     generate.add_argument("--batch", type=int, default=1, help="pictures to make")
     generate.add_argument("--init", type=Path, help="picture to start from, RGBA or RGB")
     generate.add_argument("--strength", type=float, default=0.75, help="how much of it is made anew, up to 1")
@@ -39,14 +52,27 @@ def add_parsers(subparsers: Any) -> None:
     _add_sampling(generate)
     generate.set_defaults(run=_run_generate)
 
-    chain = subparsers.add_parser("chain", help="two steps in one: all three layers from one of them")
-    chain.add_argument("prompt")
+    chain = add_command(
+        subparsers,
+        "chain",
+        "two steps in one: all three layers from one of them",
+        '"old man sitting" --scene "a bench in a park" --background bench.jpg',
+        'rocket --scene "sunset background" --foreground rocket.png -o layers',
+    )
+    _add_prompt(chain)
+    chain.add_argument(
+        "--scene", default="", help="what the background shows; the prompt then says only who stands before it"
+    )
     start = chain.add_mutually_exclusive_group(required=True)
     start.add_argument("--background", type=Path, help="gives the foreground that stands before it")
     start.add_argument("--foreground", type=Path, help="gives the background that lies behind it")
     chain.add_argument("--batch", type=int, default=1, help="pictures to make")
     _add_sampling(chain)
     chain.set_defaults(run=_run_chain)
+
+
+def _add_prompt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="+", metavar="PROMPT", help="what to show; quotes are not needed")
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +109,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     """Arguments of the engine's calls; what is wrong without a model is refused before gigabytes are loaded."""
     from lib_layerdiffusion.engine.request import check_size, parse_size
+    from lib_layerdiffusion.images.layerfile import check_ending
 
     _check_output(arguments.output)
+    _check_settings(arguments)
     if arguments.size is not None:
         check_size(*parse_size(arguments.size))
     for ending in arguments.layers:
@@ -111,6 +139,35 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _prompt(arguments: argparse.Namespace) -> str:
+    return " ".join(arguments.prompt)
+
+
+def _check_method(arguments: argparse.Namespace) -> None:
+    """Make sure that the method is one and has its pictures, whichever family the model turns out to be of."""
+    rows = METHODS.named(arguments.method)
+    if not rows:
+        names = ", ".join(dict.fromkeys(row.name for row in METHODS.values()))
+        raise SettingsError(
+            f"There is no method {quoted(arguments.method)}; use one of: {names} "
+            '("layerdiffusion methods" explains them).'
+        )
+    given = {layer for layer in Layer if getattr(arguments, layer.value) is not None}
+    if all(set(row.inputs) - given for row in rows):
+        missing = [layer for layer in rows[0].inputs if layer not in given]
+        options = " and ".join(f"--{layer} FILE" for layer in missing)
+        raise InputError(f'The method "{rows[0].name}" needs the {" and the ".join(missing)}: give {options}.')
+
+
+def _check_settings(arguments: argparse.Namespace) -> None:
+    """Read what the table of settings knows, so that an error names the option that it was typed in."""
+    from lib_layerdiffusion.settings.fields import FIELDS
+
+    for row in FIELDS:
+        if option := _OPTIONS.get(row.name):
+            row.kind.read(option, vars(arguments)[option.removeprefix("--").replace("-", "_")])
+
+
 def _run_generate(arguments: argparse.Namespace) -> int:
     own = {
         "method": arguments.method,
@@ -119,34 +176,30 @@ def _run_generate(arguments: argparse.Namespace) -> int:
         "mask": arguments.mask,
         **{layer.value: getattr(arguments, layer.value) for layer in Layer},
     }
-    if arguments.method not in {row.name for row in METHODS.values()}:
-        METHODS.find(arguments.method)
+    _check_method(arguments)
     values = _common(arguments)
     engine = engine_from(arguments)
     with stage_bars(quiet=arguments.json) as progress:
-        result = engine.generate(arguments.prompt, **values, **own, progress=progress)
+        result = engine.generate(_prompt(arguments), **values, **own, progress=progress)
     return _finish(arguments, result)
 
 
 def _run_chain(arguments: argparse.Namespace) -> int:
     values = _common(arguments)
     engine = engine_from(arguments)
+    words = {"prompt": _prompt(arguments), "scene": arguments.scene}
     with stage_bars(quiet=arguments.json) as progress:
         if arguments.background:
-            result = engine.extract_foreground(
-                background=arguments.background, prompt=arguments.prompt, progress=progress, **values
-            )
+            result = engine.extract_foreground(background=arguments.background, progress=progress, **words, **values)
         else:
-            result = engine.extract_background(
-                foreground=arguments.foreground, prompt=arguments.prompt, progress=progress, **values
-            )
+            result = engine.extract_background(foreground=arguments.foreground, progress=progress, **words, **values)
     return _finish(arguments, result)
 
 
 def _finish(arguments: argparse.Namespace, result: Result) -> int:
-    folder, stem = _place(arguments.output, arguments.prompt, result.seed)
+    folder, stem = _place(arguments.output, _prompt(arguments), result.seed)
     pictures: list[dict[str, Any]] = []
-    lines = [f"Model: {result.source}"]
+    lines = [f"Model: {result.source}", f"Seed: {result.seed}"]
     for index, image in enumerate(result.images):
         name = stem if len(result.images) == 1 else f"{stem}-{index + 1}"
         files = image.save(folder, name, previews=arguments.preview)

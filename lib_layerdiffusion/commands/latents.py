@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, add_model_arguments, engine_from, report
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, add_model_arguments, engine_from, report
 from lib_layerdiffusion.errors import InputError
 
 KEY = "latent"
@@ -15,11 +15,13 @@ KEY = "latent"
 
 def add_parsers(subparsers: Any) -> None:
     """Register both commands."""
-    encode = subparsers.add_parser("encode", help="hide an RGBA picture's alpha in its latent")
+    encode = add_command(
+        subparsers, "encode", "hide an RGBA picture's alpha in its latent", "glass.png -o glass.safetensors"
+    )
     encode.add_argument("picture", type=Path)
     encode.add_argument("-o", "--output", type=Path, help=".safetensors file (default: beside the picture)")
     encode.set_defaults(run=_run_encode)
-    decode = subparsers.add_parser("decode", help="an RGBA picture from a latent")
+    decode = add_command(subparsers, "decode", "an RGBA picture from a latent", "glass.safetensors -o glass.png")
     decode.add_argument("latent", type=Path)
     decode.add_argument("-o", "--output", type=Path, help=".png file (default: beside the latent)")
     decode.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")

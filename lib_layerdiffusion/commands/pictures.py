@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, report
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, report
 from lib_layerdiffusion.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 
 def add_parsers(subparsers: Any) -> None:
     """Register both commands."""
-    pad = subparsers.add_parser("pad", help="continue a picture's colour under its transparent parts")
+    pad = add_command(
+        subparsers, "pad", "continue a picture's colour under its transparent parts", "cut-out.png -o padded.png"
+    )
     pad.add_argument("picture", type=Path)
     pad.add_argument("-o", "--output", type=Path, required=True, help=".png to write, RGB")
     pad.set_defaults(run=_run_pad)
-    compose = subparsers.add_parser("compose", help="put layers on top of each other, the lowest first")
+    compose = add_command(
+        subparsers,
+        "compose",
+        "put layers on top of each other, the lowest first",
+        "bench.jpg man.png --offset -40,10 --scale 0.5 -o out.png",
+        "bench.jpg man.png -o out.ora",
+    )
     compose.add_argument("layers", type=Path, nargs="+", metavar="LAYER", help="pictures, from the background upwards")
     compose.add_argument(
         "-o", "--output", type=Path, required=True, help=".png to write, or .ora or .psd to keep the layers"

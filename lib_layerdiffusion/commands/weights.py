@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, report, stage_bars
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, report, stage_bars
 from lib_layerdiffusion.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 def add_parsers(subparsers: Any) -> None:
     """Register the command and its three actions."""
-    parser = subparsers.add_parser("weights", help="the published layer files: which are here, get them, check them")
+    parser = add_command(
+        subparsers,
+        "weights",
+        "the published layer files: which are here, get them, check them",
+        "list",
+        "fetch SDXL",
+        "verify",
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listed = actions.add_parser("list", help="every published file and whether it is here")
     listed.set_defaults(run=_run_list)

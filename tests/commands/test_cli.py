@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,9 +22,11 @@ from safetensors.torch import load_file, save_file
 
 from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.cli import main
+from lib_layerdiffusion.commands.common import stage_bars
 from lib_layerdiffusion.commands.weights import chosen_files
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.images.arithmetic import composite, pad_rgb, to_uint8
+from lib_layerdiffusion.images.compose import place
 from lib_layerdiffusion.images.layerfile import read_ora
 from lib_layerdiffusion.methods import Family
 from tests.tiny_family import new_engine, picture, write_layers
@@ -380,3 +384,122 @@ def test_python_m_gives_the_exit_code():
         [sys.executable, "-m", "lib_layerdiffusion", "compose"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
+
+
+def test_a_prompt_needs_no_quotes_and_the_seed_is_printed(run):
+    code, out, _ = run("generate", "red", "apple", "--seed", 7)
+    assert (code, "Seed: 7" in out) == (0, True)
+    with Image.open("red-apple-7.png") as image:
+        assert image.info["parameters"].startswith("red apple\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "bg-to-blend"], 'The method "bg-to-blend" needs the background: give --background FILE.'),
+        (["--method", "bg-blend-to-fg", "--background", "b.png"], "the blended: give --blended FILE."),
+        (["--passes", "3"], "--passes must be one of 8, 4, 2, 1, not 3."),
+        (["--weight", "5"], "--weight must be a number from 0 to 2"),
+        (["--stop-at", "nan"], "--stop-at must be a number from 0 to 1"),
+        (["--method", "foo"], "use one of: transparent, fg-to-bg, bg-to-fg, everything"),
+    ],
+)
+def test_messages_speak_the_commands_words_before_a_model_is_loaded(run, monkeypatch, words, sentence):
+    monkeypatch.setattr(LayerDiffusion, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+    code, _, error = run("generate", "apple", *words)
+    assert code != 0
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("offset", [["--offset", "-3,2"], ["--offset=-3,2"]])
+def test_an_offset_may_be_negative(run, offset):
+    below, above = saved("below.png"), saved("above.png", seed=2)
+    assert run("compose", below, above, "-o", "out.png", *offset)[0] == 0
+    expected = place(np.asarray(Image.open(above)), np.asarray(Image.open(below)), left=-3, top=2)
+    assert np.array_equal(np.asarray(Image.open("out.png")), expected)
+
+
+def test_every_command_shows_examples(capsys):
+    for name in (
+        "generate",
+        "methods",
+        "chain",
+        "batch",
+        "encode",
+        "decode",
+        "pad",
+        "compose",
+        "weights",
+        "completion",
+    ):
+        assert main([name, "--help"]) == 0
+        assert f"\n  layerdiffusion {name}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("layerdiffusion ")
+
+
+def test_methods_lists_all_ten_with_what_they_need(run):
+    _, out, _ = run("methods")
+    assert len(out.splitlines()) == 10
+    _, out, _ = run("methods", "--json")
+    rows = {(row["name"], row["family"]): row for row in json.loads(out)["methods"]}
+    assert rows["bg-blend-to-fg", "SDXL"]["needs"] == ["background", "blended"]
+    assert rows["everything", "SD1.5"]["gives"] == ["foreground", "background", "blended"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_the_command(run, shell):
+    pytest.importorskip("argcomplete")
+    code, out, _ = run("completion", shell)
+    assert (code, "layerdiffusion" in out) == (0, True)
+
+
+def test_completion_knows_the_subcommands(tmp_path):
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    line = "layerdiffusion com"
+    own = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": " "}
+    own |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    subprocess.run([sys.executable, "-m", "lib_layerdiffusion"], cwd=ROOT, env={**os.environ, **own}, check=True)
+    assert set(answer.read_text().split()) == {"compose", "completion"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_one_bar_at_a_time_and_each_is_closed_when_its_stage_is(monkeypatch):
+    import tqdm
+
+    events = []
+
+    class Bar:
+        def __init__(self, desc, **_):
+            self.n, self.desc = 0, desc
+            events.append(f"open {desc}")
+
+        def update(self, steps):
+            self.n += steps
+
+        def close(self):
+            events.append(f"close {self.desc} at {self.n}")
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with stage_bars(quiet=False) as progress:
+        for stage, done in (("sample", 1), ("sample", 2), ("decode", 1), ("sample", 1), ("sample", 2)):
+            progress(stage, done, 2)
+    assert events == [
+        *("open sample", "close sample at 2", "open decode", "close decode at 1", "open sample", "close sample at 2"),
+    ]
+
+
+def test_without_a_terminal_there_are_no_bars(monkeypatch, capsys):
+    with stage_bars(quiet=False) as progress:
+        progress("sample", 1, 2)
+    assert capsys.readouterr().err == ""
