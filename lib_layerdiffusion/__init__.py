@@ -5,10 +5,12 @@ A reimplementation of "Transparent Image Layer Diffusion using Latent Transparen
 
 from typing import TYPE_CHECKING, Any
 
+from lib_layerdiffusion.version import __version__
+
 if TYPE_CHECKING:
     from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion as LayerDiffusion
 
-__all__ = ["LayerDiffusion"]
+__all__ = ["LayerDiffusion", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 
 from lib_layerdiffusion.commands import (
     batch,
@@ -22,12 +21,13 @@ from lib_layerdiffusion.commands import (
     latents,
     methods,
     pictures,
-    ui,
+    serve,
     weights,
 )
-from lib_layerdiffusion.commands.common import add_model_arguments, engine_from, package_of
+from lib_layerdiffusion.commands.common import package_of
 from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
 from lib_layerdiffusion.training.cli import add_train_parser
+from lib_layerdiffusion.version import __version__
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -38,13 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
         prog="layerdiffusion", description="Transparent pictures and layers, from a prompt."
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--version", action="version", version=f"layerdiffusion {_version()}")
+    parser.add_argument("--version", action="version", version=f"layerdiffusion {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, methods, batch, latents, pictures, weights, demo, doctor, completion):
+    for module in (generate, methods, batch, latents, pictures, serve, weights, demo, doctor, completion):
         module.add_parsers(subparsers)
-    page = ui.add_ui_parser(subparsers)
-    add_model_arguments(page)
-    page.set_defaults(run=_serve_page)
     add_train_parser(subparsers)
     for name in dict.fromkeys(subparsers.choices):
         # Either place is natural to type it in; one that is not given must not overwrite the other.
@@ -52,13 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
     return parser
-
-
-def _version() -> str:
-    try:
-        return metadata.version("layerdiffusion")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _joined(words: Sequence[str]) -> list[str]:
@@ -70,11 +60,6 @@ def _joined(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _serve_page(arguments: argparse.Namespace) -> int:
-    subjects = ui.known_subjects(arguments.checkpoint)
-    return ui.run_ui(engine_from(arguments), arguments.host, arguments.port, subjects)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,13 @@ def models_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "models"
 
 
+def localizations_folder() -> Path:
+    """The folder `localizations` that comes with this package, as `models_folder`."""
+    package = Path(__file__).resolve().parent
+    inside = package / "localizations"
+    return inside if inside.is_dir() else package.parent / "localizations"
+
+
 def bundled_family() -> Path | None:
     """The folder of the family that comes with this package, None where it was left out."""
     place = models_folder() / "demo"

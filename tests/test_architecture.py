@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lib_layerdiffusion"
 NAME = PACKAGE.name
 FLOORS = (
-    {"errors", "places"},
+    {"errors", "places", "version"},
     {"images", "networks", "methods"},
     {"settings", "transparency"},
     {"unet", "interface"},
@@ -28,7 +28,19 @@ FLOORS = (
 """An import goes down, or stays in its room."""
 HOST_MODULES = {"backend", "modules", "modules_forge", "ldm_patched"}
 LIBRARIES = {"gradio", "diffusers", "transformers"}
-CORE = ("errors", "places", "methods", "transparency", "images", "networks", "settings", "unet", "weights", "engine")
+CORE = (
+    "errors",
+    "places",
+    "version",
+    "methods",
+    "transparency",
+    "images",
+    "networks",
+    "settings",
+    "unet",
+    "weights",
+    "engine",
+)
 """Rooms that know no host's module, no page's library and no pipeline's."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lib_layerdiffusion.errors import HostError
@@ -20,6 +21,11 @@ def add_ui_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default %(default)s)")
     return parser
+
+
+def has_new_page() -> bool:
+    """Whether the server's own page is there."""
+    return (Path(__file__).parents[1] / "server" / "web" / "index.html").is_file()
 
 
 def known_subjects(checkpoint: str | None) -> list[str]:

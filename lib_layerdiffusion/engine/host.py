@@ -30,7 +30,8 @@ class SamplingHost(Protocol):
     """One loaded model, and how it samples.
 
     families: what it answers to, the first is the default. name: for infotext. source: in words, for people. steps,
-    guidance: the model's defaults.
+    guidance: the model's defaults. subjects: what a small model can be asked for, empty for one that knows everything.
+    words: all words that a small model knows, in small letters.
     """
 
     families: tuple[Family, ...]
@@ -38,6 +39,8 @@ class SamplingHost(Protocol):
     source: str
     steps: int
     guidance: float
+    subjects: tuple[str, ...]
+    words: frozenset[str]
 
     @property
     def default_size(self) -> int:

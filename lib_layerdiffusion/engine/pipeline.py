@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, Words
 from lib_layerdiffusion.engine.host import PromptEmbedding, SamplingHost
 from lib_layerdiffusion.engine.request import Choices, PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
+from lib_layerdiffusion.engine.vocabulary import unknown_note, unknown_words
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.images.arithmetic import preview
 from lib_layerdiffusion.images.edges import clean_as_set
@@ -28,6 +28,7 @@ from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.settings.parsing import LatentScale
 from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
 from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, plan_injection
+from lib_layerdiffusion.version import __version__
 from lib_layerdiffusion.weights import WeightStore
 
 
@@ -36,6 +37,10 @@ class Engine:
 
     def __init__(self, host: SamplingHost, store: WeightStore) -> None:
         self.host, self.store = host, store
+
+    def unknown_words(self, *prompts: str) -> tuple[str, ...]:
+        """Words that the model does not know; a model that was not made from a list of words knows all."""
+        return unknown_words(prompts, self.host.words)
 
     @property
     def methods(self) -> tuple[LayerMethod, ...]:
@@ -109,7 +114,9 @@ class Engine:
                 latents = self.host.sample(request, prompt, negative, start, mask)
             with _timed(timings, "decode"):
                 finished = self._decode(request, latents, networks)
-        infotexts = [request.infotext(i, self.host.name, sampler, _version()) for i in range(request.batch)]
+        infotexts = [
+            request.infotext(i, self.host.name, sampler, f"layerdiffusion {__version__}") for i in range(request.batch)
+        ]
         images = tuple(self._picture(request, i, finished, infotexts[i]) for i in range(request.batch))
         return Result(images, settings, request.seed, timings, self.host.source)
 
@@ -184,7 +191,8 @@ class Engine:
         alphas = {layer: array for layer, array in arrays.items() if array.shape[2] == 4}
         origins = {layer: items[layer]["origin"] for layer in alphas if settings.output_origin}
         previews = {layer: preview(array) for layer, array in alphas.items() if settings.preview}
-        warnings = (opaque_warning(array) for array in alphas.values())
+        unknown = self.unknown_words(request.prompt, *settings.prompts.values())
+        warnings = (unknown_note(unknown), *(opaque_warning(array) for array in alphas.values()))
         return LayerPicture(
             layers={layer: Image.fromarray(array) for layer, array in arrays.items()},
             seed=request.seeds[first],
@@ -249,10 +257,3 @@ def _timed(timings: dict[str, float], stage: str) -> Generator[None, None, None]
     began = time.perf_counter()
     yield
     timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - began
-
-
-def _version() -> str:
-    try:
-        return f"layerdiffusion {metadata.version('layerdiffusion')}"
-    except metadata.PackageNotFoundError:
-        return "layerdiffusion"

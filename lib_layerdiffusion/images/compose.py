@@ -157,3 +157,22 @@ def _overlap(offset: int, length: int, start: int, stop: int) -> tuple[slice, sl
 def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:
     step = max(1, STRIP_PIXELS // width)
     return ((start, min(start + step, height)) for start in range(0, height, step))
+
+
+def trimmed(picture: Picture8, margin: int = 0, threshold: int = 0) -> Layer:
+    """The part of a picture that is not transparent, as a layer that says where it was.
+
+    picture: uint8 RGBA [H, W, 4]. margin: pixels kept around that part, as far as the picture reaches. threshold: alpha
+    up to this value counts as transparent.
+
+    Raises:
+        InputError: nothing in the picture is left then, or it is not 8-bit RGBA.
+    """
+    check_picture(picture, "trimmed")
+    solid = picture[..., 3] > threshold
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    if not len(rows):
+        raise InputError("Everything in this picture is transparent: there is nothing to trim it to.")
+    top, left = max(0, int(rows[0]) - margin), max(0, int(columns[0]) - margin)
+    bottom, right = int(rows[-1]) + 1 + margin, int(columns[-1]) + 1 + margin
+    return Layer("trimmed", picture[top:bottom, left:right].copy(), left, top)

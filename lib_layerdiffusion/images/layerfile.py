@@ -81,6 +81,19 @@ def check_ending(ending: str) -> None:
         _psd_tools()
 
 
+def writable_endings() -> tuple[str, ...]:
+    """Kinds of layered files that can be written on this machine."""
+
+    def can_write(ending: str) -> bool:
+        try:
+            check_ending(ending)
+        except LayerDiffusionError:
+            return False
+        return True
+
+    return tuple(ending for ending in _WRITERS if can_write(ending))
+
+
 def layer_file_bytes(ending: str, layers: Sequence[Layer], size: tuple[int, int] | None = None) -> bytes:
     """The content of a file with this ending; arguments and errors as `save_layers`."""
     check_ending(ending)

@@ -46,9 +46,29 @@ SETTINGS_PAGE: Mapping[str, tuple[str, str]] = MappingProxyType(
 NO_METHODS = "No method is made for the loaded model: load an SD1.5 or SDXL checkpoint."
 
 
+CARD_PLAIN = "A transparent picture"
+CARD_ALL = "All layers at once"
+CARDS: Mapping[tuple[Layer, ...], str] = MappingProxyType(
+    {
+        (Layer.BACKGROUND,): "Put something on my background",
+        (Layer.BACKGROUND, Layer.BLENDED): "Take it off again",
+        (Layer.FOREGROUND,): "Put my cut-out into a scene",
+        (Layer.FOREGROUND, Layer.BLENDED): "Show what is behind it",
+    }
+)
+"""What one gets by a method that needs these pictures."""
+
+
 def outcome(method: LayerMethod) -> str:
     """What comes out of a method."""
     return f"Gives {method.outcome}."
+
+
+def card(method: LayerMethod) -> str:
+    """What one gets by a method, in words for people who have never heard of methods."""
+    if not method.inputs:
+        return CARD_ALL if method.frame_count > 1 else CARD_PLAIN
+    return CARDS[method.inputs]
 
 
 def missing(layer: Layer) -> str:

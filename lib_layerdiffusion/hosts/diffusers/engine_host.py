@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lib_layerdiffusion.engine.host import Network, PromptEmbedding
 from lib_layerdiffusion.engine.request import PictureRequest
+from lib_layerdiffusion.engine.vocabulary import words_in
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
 from lib_layerdiffusion.hosts.diffusers.prompts import encode_prompts
@@ -32,6 +33,7 @@ class ModelCard:
     """What is known of a model beside its weights.
 
     name: for infotext. source: in words, for people. families: see `DiffusersHost`. steps, guidance: its defaults.
+    subjects: what a small model was trained on, empty for one that knows everything. words: that it knows beside them.
     """
 
     name: str = ""
@@ -39,6 +41,8 @@ class ModelCard:
     families: tuple[Family, ...] = ()
     steps: int = 25
     guidance: float = 7.0
+    subjects: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class EngineHost(DiffusersHost):
         super().__init__(pipeline, card.families)
         self.name, self.source = card.name, card.source
         self.steps, self.guidance = card.steps, card.guidance
+        self.subjects = card.subjects
+        self.words = words_in((*card.subjects, *card.words)) if card.subjects else frozenset[str]()
         self._offload = offload
         self._scheduler = pipeline.scheduler
         self._kept: _KeptPatch | None = None

@@ -45,6 +45,7 @@ _SCHEDULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 SAMPLER_NAMES = tuple(_SAMPLERS)
+SCHEDULE_NAMES = tuple(name for name, switches in _SCHEDULES.items() if switches)
 _CHOICES = (
     *("algorithm_type", "solver_order", "solver_type", "lower_order_final", "final_sigmas_type", "lambda_min_clipped"),
     *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),

@@ -19,6 +19,7 @@ from lib_layerdiffusion.weights import WeightStore
 
 LAYERS_FOLDER = "layers"
 CARD_FILE = "layerdiffusion.json"
+SUBJECTS_FILE = "subjects.txt"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -109,7 +110,20 @@ def _card(origin: Path, *, is_bundled: bool) -> tuple[ModelCard, Path | None]:
     # SDXL's methods come first: a family of both kinds makes its plain transparent pictures with the cheaper technique.
     families = tuple(sorted(families, key=lambda family: family is not Family.SDXL))
     known = {key: values[key] for key in ("steps", "guidance", "name") if key in values}
+    known |= {"subjects": _subjects(origin), "words": tuple(map(str, values.get("words", ())))}
     return ModelCard(**{"name": name, "source": source, "families": families, **known}), layers
+
+
+def _subjects(origin: Path) -> tuple[str, ...]:
+    """The lines of a family's list of subjects; none where it has no list."""
+    path = origin / SUBJECTS_FILE
+    if not path.is_file():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f'"{path}" cannot be read: repair or delete it.') from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _card_values(path: Path) -> dict[str, Any]:

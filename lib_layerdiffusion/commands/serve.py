@@ -1,0 +1,107 @@
+"""`layerdiffusion serve` and `layerdiffusion ui`: the server, without and with the page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lib_layerdiffusion.commands.common import add_model_arguments, model_arguments
+from lib_layerdiffusion.errors import HostError, SettingsError
+
+if TYPE_CHECKING:
+    from lib_layerdiffusion.server.service import Service
+
+LOCAL, PORT = "127.0.0.1", 7860
+MOST_WORKERS = 64
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register both commands."""
+    serve = subparsers.add_parser("serve", help="serve the API: jobs, progress, pictures (extra [serve])")
+    page = subparsers.add_parser("ui", help="serve the page in the browser, and the API (extra [ui])")
+    for parser in (serve, page):
+        parser.add_argument(
+            "--host", default=LOCAL, help="address to listen on; 0.0.0.0 lets the network in (default %(default)s)"
+        )
+        parser.add_argument("--port", type=int, default=PORT, help="port, 0 for a free one (default %(default)s)")
+        parser.add_argument("--auth", default="", metavar="USER:PASSWORD", help="ask for a login")
+        parser.add_argument(
+            "--allow-host", action="append", default=[], metavar="NAME", help="a name that the server is called by"
+        )
+        parser.add_argument("--workers", type=int, default=1, help="engines, one for each GPU (default %(default)s)")
+        add_model_arguments(parser)
+    serve.add_argument("--ray", action="store_true", help="engines on a Ray cluster (extra [ray])")
+    page.add_argument("--open", action="store_true", help="open the page in the browser")
+    serve.set_defaults(run=_run_serve)
+    page.set_defaults(run=_run_page, ray=False)
+
+
+def _run_serve(arguments: argparse.Namespace) -> int:
+    return _run(arguments, "API", with_page=False, opened=None)
+
+
+def _run_page(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.commands import ui
+    from lib_layerdiffusion.commands.common import engine_from
+
+    if not ui.has_new_page():
+        subjects = ui.known_subjects(arguments.checkpoint)
+        return ui.run_ui(engine_from(arguments), arguments.host, arguments.port, subjects)
+    return _run(arguments, "page", with_page=True, opened=webbrowser.open if arguments.open else None)
+
+
+def _run(arguments: argparse.Namespace, what: str, *, with_page: bool, opened: Callable[[str], object] | None) -> int:
+    """Serve until Ctrl+C.
+
+    Raises:
+        LayerDiffusionError: an argument or the model cannot be used, or a package is missing.
+    """
+    try:
+        from lib_layerdiffusion.server.app import WEB
+        from lib_layerdiffusion.server.limits import Limits
+        from lib_layerdiffusion.server.serving import doors_of, serve
+    except ModuleNotFoundError as error:
+        raise HostError(f'The server needs {error.name}: install it with "pip install fastapi uvicorn".') from error
+    if not 1 <= arguments.workers <= MOST_WORKERS:
+        raise SettingsError(f"Workers must be from 1 to {MOST_WORKERS}, not {arguments.workers}.")
+    limits = Limits()
+    doors = doors_of(arguments.host, arguments.auth, frozenset(arguments.allow_host), limits.body_bytes)
+    service = _service(arguments, limits, WEB if with_page else None)
+
+    def announce(address: str) -> None:
+        sys.stdout.write(f"LayerDiffusion's {what} is at {address} (Ctrl+C ends it)\n")
+        sys.stdout.flush()
+        if opened is not None:
+            opened(address)
+
+    serve(service, doors, arguments.port, announce)
+    return 0
+
+
+def _service(arguments: argparse.Namespace, limits: Any, web: Any) -> Service:
+    from lib_layerdiffusion.hosts.diffusers import SAMPLER_NAMES
+    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
+    from lib_layerdiffusion.hosts.diffusers.samplers import SCHEDULE_NAMES
+    from lib_layerdiffusion.server.model import ModelFacts
+    from lib_layerdiffusion.server.service import Service
+    from lib_layerdiffusion.server.workers import LocalWorker
+
+    if arguments.ray:
+        raise SettingsError("Ray is not there yet.")
+    engines = [
+        LayerDiffusion.from_checkpoint(**model) for model in _models(arguments.workers, model_arguments(arguments))
+    ]
+    facts = ModelFacts.of(engines[0], SAMPLER_NAMES, SCHEDULE_NAMES)
+    return Service([LocalWorker(engine) for engine in engines], facts, limits, web)
+
+
+def _models(count: int, model: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arguments of each engine, taking turns on several GPUs."""
+    import torch
+
+    gpus = torch.cuda.device_count() if model["device"] in {None, "cuda"} else 0
+    devices = [f"cuda:{index % gpus}" if gpus > 1 else model["device"] for index in range(count)]
+    return [{**model, "device": device} for device in devices]
