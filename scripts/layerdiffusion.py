@@ -1,130 +1,33 @@
-"""LayerDiffusion for Stable Diffusion WebUI Forge: the host's hooks, each one call of the library."""
+"""LayerDiffusion for Forge and its kin. Whatever is wrong here, the host starts, and one line says why we are off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from modules import script_callbacks, scripts
-from modules.ui_components import InputAccordion
-from modules_forge.forge_canvas.canvas import ForgeCanvas
 
 import lib_layerdiffusion
+from lib_layerdiffusion.hosts.forge import needs
 
-if Path(lib_layerdiffusion.__file__).resolve().parents[1] != Path(__file__).resolve().parents[1]:
-    raise ImportError(
-        "Another LayerDiffusion extension is installed beside this one and both bring a lib_layerdiffusion: "
-        "remove or disable one of them, then restart."
-    )
-
-from lib_layerdiffusion.hosts.forge import options, paste, saving, xyz
-from lib_layerdiffusion.hosts.forge import run as runs
-from lib_layerdiffusion.hosts.forge.control import stopping
-from lib_layerdiffusion.hosts.forge.models import ForgeModels
-from lib_layerdiffusion.hosts.forge.page import LAST_ON_PAGE, TabPage, follow_checkpoint
+OTHER = (
+    "LayerDiffusion is off: another LayerDiffusion extension is installed beside this one and both bring a "
+    "lib_layerdiffusion; remove or disable one of them, then restart."
+)
 
 
-def in_run(p: Any, action: Callable[[runs.LayerRun], None]) -> None:
-    """Do something in the run on `p`, if LayerDiffusion is on; an error stops the run."""
-    run = runs.current(p)
-    if run is not None:
-        with stopping(p):
-            action(run)
+def _problem() -> str:
+    """What keeps it from working here, "" for nothing."""
+    if Path(lib_layerdiffusion.__file__).resolve().parents[1] != Path(__file__).resolve().parents[1]:
+        return OTHER
+    return needs.unusable()
 
 
-def _canvas(*, elem_id: str) -> Any:
-    return ForgeCanvas(numpy=True, no_scribbles=True, height=300, elem_id=elem_id).background
+problem = _problem()
+if problem:
+    print(problem)
+else:
+    try:
+        from lib_layerdiffusion.hosts.forge import script
 
-
-class LayerDiffusionScript(scripts.Script):
-    """Generates layers with alpha on both tabs."""
-
-    models = ForgeModels()
-    page: TabPage | None = None
-
-    def title(self) -> str:
-        """Name in the page and, in lower case, in the API."""
-        return "LayerDiffusion"
-
-    def show(self, _is_img2img: bool) -> Any:  # the host's signature
-        """On both tabs, always."""
-        return scripts.AlwaysVisible
-
-    def ui(self, is_img2img: bool) -> list[Any]:  # the host's signature
-        """Build the accordion."""
-        saving.keep_alpha()
-        built = self._page(is_img2img).build(InputAccordion, _canvas)
-        options.preset(built.components)
-        self.infotext_fields, self.paste_field_names = paste.fields(built.components), paste.field_names()
-        return built.inputs
-
-    def after_component(self, component: Any, **_kwargs: Any) -> None:
-        """See what the host puts on this tab's page."""
-        self._page(self.is_img2img).see(component)
-
-    def _page(self, is_img2img: bool) -> TabPage:
-        if self.page is None:
-            self.page = TabPage("img2img" if is_img2img else "txt2img")
-        return self.page
-
-    def before_process(self, p: Any, *args: object) -> None:
-        """Read the settings and round the batch up, before the host lays out prompts and seeds."""
-        with stopping(p):
-            runs.begin(p, args, self.models)
-
-    def process(self, p: Any, *_args: object) -> None:
-        """Find everything that is wrong with the request; the model is loaded by now."""
-        in_run(p, lambda run: run.check())
-
-    def before_process_init_images(self, p: Any, pp: dict[str, Any], *_args: object) -> None:
-        """Prepare init pictures with alpha."""
-        in_run(p, lambda run: run.encode_init_pictures(pp.get("crop_region")))
-
-    def process_before_every_sampling(self, p: Any, *_args: object, **kwargs: Any) -> None:
-        """Patch the UNet; the host resets it before each pass."""
-        in_run(p, lambda run: run.patch_unet(kwargs["noise"]))
-
-    def post_sample(self, p: Any, ps: Any, *_args: object) -> None:
-        """Take the last latents."""
-        in_run(p, lambda run: run.keep_samples(ps.samples))
-
-    def postprocess_batch(self, p: Any, *_args: object, **kwargs: Any) -> None:
-        """Take the pixels before they are rounded."""
-        in_run(p, lambda run: run.keep_pixels(kwargs["images"]))
-
-    def postprocess_maskoverlay(self, p: Any, ppmo: Any, *_args: object) -> None:
-        """Take the overlay off layers, before the host composites them."""
-        in_run(p, lambda run: run.uncover(ppmo))
-
-    def postprocess_image_after_composite(self, p: Any, pp: Any, *_args: object) -> None:
-        """Put the decoded layer in the picture's place, before the host saves it."""
-        in_run(p, lambda run: run.replace(pp, p.batch_index))
-
-    def postprocess(self, p: Any, processed: Any, *_args: object) -> None:
-        """Add the previews and let go of everything."""
-        in_run(p, lambda run: run.finish(processed))
-
-
-def _finish_page(component: Any, **_kwargs: Any) -> None:
-    if getattr(component, "elem_id", None) == LAST_ON_PAGE:
-        runners = (scripts.scripts_txt2img, scripts.scripts_img2img)
-        ours = [one for runner in runners for one in runner.alwayson_scripts if isinstance(one, LayerDiffusionScript)]
-        follow_checkpoint([script.page for script in ours if script.page is not None])
-
-
-def _serve(_demo: Any, app: Any) -> None:
-    from lib_layerdiffusion.hosts.forge import api
-
-    api.add_routes(LayerDiffusionScript.models, app)
-
-
-def _register(**callbacks: Callable[..., Any]) -> None:
-    """Register by the host's categories; told the file's name, it need not search the call stack, 50 ms each time."""
-    for category, callback in callbacks.items():
-        registered = script_callbacks.callback_map[f"callbacks_{category}"]
-        script_callbacks.add_callback(registered, callback, category=category, filename=__file__)
-
-
-xyz.add_axes()  # the host's own scripts, its plot among them, are loaded before those of extensions
-_register(after_component=_finish_page, ui_settings=options.add, infotext_pasted=paste.tell, app_started=_serve)
+        LayerDiffusionScript = script.LayerDiffusionScript  # the host looks for classes in this module
+        script.register(__file__)
+    except Exception as error:  # noqa: BLE001  # a host that starts without us is better than one that does not
+        print(f"LayerDiffusion is off: it does not fit this host ({type(error).__name__}: {error}).")

@@ -12,6 +12,7 @@ from gradio.context import Context
 
 from lib_layerdiffusion.interface import wording
 from lib_layerdiffusion.interface.controls import control
+from lib_layerdiffusion.interface.gradio_names import js, on
 from lib_layerdiffusion.interface.panel_follow import example_script, follow_script, has_own_prompt, note
 from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 from lib_layerdiffusion.settings.examples import examples_of
@@ -162,11 +163,11 @@ def _follow(panel: Panel, places: list[Any]) -> None:
     triggers = [part.change for part in inputs]
     if Context.root_block is not None:  # hosts put remembered values into a panel that is built
         triggers.append(Context.root_block.load)
-    gr.on(triggers, None, inputs, outputs, js=follow_script())
+    on(triggers, inputs, outputs, follow_script())
 
 
 def _offer(panel: Panel, prompt: Any, negative: Any) -> None:
     prompts = [panel.components[row.name] for _, row in _layer_rows("prompts")]
     given = [prompt if prompt is not None else gr.Textbox(visible=False) for prompt in (prompt, negative)]
     outputs = [panel.components["method"], *given, *prompts]
-    panel.example.input(None, [panel.example, panel.family], outputs, js=example_script())
+    panel.example.input(None, [panel.example, panel.family], outputs, **js(example_script()))

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from modules import images, shared
+from modules import shared
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError
-from lib_layerdiffusion.hosts.forge import vae
+from lib_layerdiffusion.hosts.forge import vae, webui
+from lib_layerdiffusion.hosts.forge.control import Replacement
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.images.start import resized_rgba
@@ -70,6 +71,24 @@ class InitPictures:
     def _as_result(self, picture: Picture) -> Picture:
         mode = self._p.resize_mode
         return picture if mode == LATENT_UPSCALE else _resized(picture, mode, self._p.width, self._p.height)
+
+    @contextmanager
+    def prepared_late(self, encode: Encode) -> Iterator[None]:
+        """For a host without a hook before it reads its init pictures: prepare when its VAE is about to encode them."""
+        self._p.init_images = [Image.fromarray(flatten_on_grey(picture)) for picture in self._pictures]
+
+        def encode_prepared(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if not self._offsets:
+                left, top, width, height = self._p.paste_to or (0, 0, 0, 0)
+                crop = None if self._p.paste_to is None else (left, top, left + width, top + height)
+                self.prepare(crop, encode)
+            return original(*args, **kwargs)
+
+        replaced = Replacement(self._p.sd_model.forge_objects.vae, "encode", encode_prepared)
+        try:
+            yield
+        finally:
+            replaced.restore()
 
     @contextmanager
     def regulated_vae(self) -> Iterator[None]:
@@ -140,7 +159,7 @@ class InitPictures:
 def _resized(picture: Picture, mode: int, width: int, height: int) -> Picture:
     if picture.shape[:2] == (height, width):
         return picture
-    return np.asarray(images.resize_image(mode, Image.fromarray(picture), width, height, force_RGBA=True))
+    return np.asarray(webui.resized_rgba(mode, Image.fromarray(picture), width, height))
 
 
 def _multiple_of_8(picture: Picture) -> Picture:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
+from modules import options as host_options
 from modules import shared
-from modules.options import OptionInfo, options_section
 
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.images.arithmetic import PREVIEW_BACKGROUNDS
@@ -26,7 +26,7 @@ _DEFAULT_BACKGROUND = next(iter(PREVIEW_BACKGROUNDS))
 
 def add() -> None:
     """Add the section."""
-    for name, info in options_section(SECTION, _section()).items():
+    for name, info in host_options.options_section(SECTION, _section()).items():
         shared.opts.add_option(PREFIX + name, info)
 
 
@@ -44,16 +44,18 @@ def _section() -> dict[str, Any]:
     }
 
 
-def _own(name: str, *arguments: Any, **more: Any) -> OptionInfo:
+def _own(name: str, *arguments: Any, **more: Any) -> Any:
     label, explanation = wording.SETTINGS_PAGE[name]
-    option = OptionInfo(arguments[0], label, *arguments[1:], **more)
+    option = host_options.OptionInfo(arguments[0], label, *arguments[1:], **more)
     return option.info(explanation) if explanation else option
 
 
-def _default_of(row: SettingField) -> OptionInfo:
+def _default_of(row: SettingField) -> Any:
     component, arguments = control(row)
     value = row.kind.to_json(row.default)
-    return OptionInfo(value, wording.start_value(row), component, arguments).info(row.help).needs_reload_ui()
+    return (
+        host_options.OptionInfo(value, wording.start_value(row), component, arguments).info(row.help).needs_reload_ui()
+    )
 
 
 def _value(name: str, otherwise: Any) -> Any:

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.context import Context
-from modules_forge import main_entry
 
+from lib_layerdiffusion.hosts.forge import webui
 from lib_layerdiffusion.hosts.forge.checkpoints import chosen_family
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.interface import panel, wording
+from lib_layerdiffusion.interface.gradio_names import js
 from lib_layerdiffusion.methods import METHODS, Layer
 
 LAST_ON_PAGE = "footer"
@@ -66,11 +66,11 @@ class TabPage:
                     partial(take_to_next_step, layer),
                     [gallery, index, method],
                     [made.components[layer.value], method],
-                    js=_SELECTED,
                     show_progress="hidden",
                     api_name=False,
+                    **js(_SELECTED),
                 )
-        enabled.change(None, [enabled], [row], js=_SHOW_IF_ENABLED)
+        enabled.change(None, [enabled], [row], **js(_SHOW_IF_ENABLED))
 
 
 def take_to_next_step(
@@ -86,14 +86,12 @@ def take_to_next_step(
     method = METHODS.next_step(done, layer)
     if method is None:
         raise gr.Error(f"No {done.family} method goes on from here with a {layer} picture.")
-    image = results[min(max(int(index), 0), len(results) - 1)][0]
-    return np.asarray(image.convert("RGBA")), method.label
+    return webui.gallery_picture(results, int(index)), method.label
 
 
-def follow_checkpoint(pages: Iterable[TabPage]) -> None:
-    """Let the panels follow the menu of checkpoints; called where the whole page is laid out."""
+def follow_checkpoint(pages: Iterable[TabPage], menu: Any) -> None:
+    """Let the panels follow the menu of checkpoints; called where the whole page is laid out. menu: None for none."""
     panels = [page.panel for page in pages if page.panel is not None]
-    menu = getattr(main_entry, "ui_checkpoint", None)
     if not panels or menu is None or Context.root_block is None:
         return
     outputs = [part for made in panels for part in made.of_model]

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from modules import extra_networks, prompt_parser, sd_samplers, shared
+from modules import extra_networks, prompt_parser, sd_samplers
 
+from lib_layerdiffusion.hosts.forge import webui
 from lib_layerdiffusion.settings.parsing import LayerSettings
 from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt
 
@@ -24,9 +25,7 @@ def layer_conditioning(p: Any, settings: LayerSettings) -> Callable[[int], tuple
         return None
     mains = p.hr_prompts if p.is_hr_pass else p.prompts
     prompts = [_before_each_part(additional[i % len(additional)], main) for i, main in enumerate(mains)]
-    conditioning = prompt_parser.get_multicond_learned_conditioning(
-        p.sd_model, _sized(p, prompts), *_steps(p), shared.opts.use_old_scheduling
-    )
+    conditioning = webui.multicond(p.sd_model, _sized(p, prompts), *_steps(p))
 
     def at_step(step: int) -> tuple[Any, Any]:
         return prompt_parser.reconstruct_multicond_batch(conditioning, step)
@@ -40,11 +39,11 @@ def _before_each_part(additional: str, main: str) -> str:
 
 def _sized(p: Any, prompts: list[str]) -> Any:
     hires = p.is_hr_pass
-    return prompt_parser.SdConditioning(
+    return webui.sized_prompts(
         prompts,
         width=p.hr_upscale_to_x if hires else p.width,
         height=p.hr_upscale_to_y if hires else p.height,
-        distilled_cfg_scale=p.hr_distilled_cfg if hires else p.distilled_cfg_scale,
+        distilled=getattr(p, "hr_distilled_cfg" if hires else "distilled_cfg_scale", None),
     )
 
 

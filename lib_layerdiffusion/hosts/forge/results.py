@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lib_layerdiffusion.engine.layerset import layer_set
+from lib_layerdiffusion.hosts.forge import webui
 from lib_layerdiffusion.hosts.forge.callers import Use
 from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
 from lib_layerdiffusion.images.layerfile import save_layers
@@ -127,7 +128,12 @@ class RunResults:
         self._tell_of_replaced(processed)
         if self._settings.method.frame_count > 1:
             _LAYOUTS.get(use, lambda *_: None)(processed, list(self._sets.values()))
-        processed.extra_images.extend(image for images in self._extra.values() for image in images)
+        extra = [image for images in self._extra.values() for image in images]
+        if webui.answers_with_extra_images():
+            processed.extra_images.extend(extra)
+        else:
+            processed.images.extend(extra)
+            processed.infotexts.extend(processed.infotexts[:1] * len(extra))
         if self.notices:
             own_params: Mapping[str, object] = processed.extra_generation_params
             processed.extra_generation_params = {**own_params, NOTICES_KEY: list(self.notices)}

@@ -7,7 +7,7 @@ object again (loopback), so no picture of another call can get in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
-from lib_layerdiffusion.hosts.forge import batch, callers, control, options, saving, upscale_button, xyz
+from lib_layerdiffusion.hosts.forge import batch, callers, control, needs, options, saving, upscale_button, webui, xyz
 from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts, loaded_family
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
@@ -32,7 +32,7 @@ from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import to_infotext
 from lib_layerdiffusion.settings.parsing import LayerSettings
-from lib_layerdiffusion.unet.injection import LayerWeights, plan_injection
+from lib_layerdiffusion.unet.injection import LayerWeights, additional_prompts, plan_injection
 
 ATTRIBUTE = "layerdiffusion_run"
 LOST_PLACE = (
@@ -120,6 +120,7 @@ class LayerRun:
             check_ending(options.layer_file())
         self._weights = self._host.fitting_weights(self.method)
         saving.keep_alpha()
+        self._require()
         if self.method.has_alpha:
             given = getattr(self.p, "init_images", None)
             start = upscale_button.picture(self.p)
@@ -131,14 +132,30 @@ class LayerRun:
         self._watch_prompts()
         self.p.extra_generation_params.update(to_infotext(self.settings))
 
+    def _require(self) -> None:
+        """Whether the host has what is asked of it.
+
+        Raises:
+            HostError: it has not.
+        """
+        if any(additional_prompts(self.settings)):
+            needs.require(needs.LAYER_PROMPTS)
+        if self.method.has_alpha and getattr(self.p, "init_images", None):
+            needs.require(needs.INIT_PICTURES)
+        if self.method.has_alpha and saving.needs_file_of_its_own(self.p):
+            needs.require(needs.OTHER_FORMATS)
+
     def _watch_init(self, given: Sequence[Any]) -> None:
         pictures = [picture for image in given if (picture := read_picture(image, "init")) is not None]
         if len(pictures) != len(given):
             raise InputError("An init picture is empty: choose it again.")
         own = self._init_pictures = InitPictures(self.p, pictures, self.method.is_rgba)
 
+        encode = partial(self.models.encode_offset, self.method.family)
+
         def init(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            with own.regulated_vae():
+            late = nullcontext() if webui.has_hook("before_process_init_images") else own.prepared_late(encode)
+            with own.regulated_vae(), late:
                 return original(*args, **kwargs)
 
         control.Replacement(self.p, "init", init)

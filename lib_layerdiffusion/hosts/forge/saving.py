@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from modules import images, processing, shared, stealth_infotext
+from modules import images, processing, shared
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lib_layerdiffusion.hosts.forge import webui
 from lib_layerdiffusion.hosts.forge.results import describing
 from lib_layerdiffusion.images.opacity import LOWEST_OPAQUE
 
@@ -30,7 +31,9 @@ def keep_alpha() -> None:
     The answer's info gets the description of our pictures.
     """
     _extend(processing.Processed, "js", describing)
-    _extend(stealth_infotext, "add_stealth_pnginfo", _unless_transparent)
+    stealth = webui.optional("modules.stealth_infotext")
+    if stealth is not None:
+        _extend(stealth, "add_stealth_pnginfo", _unless_transparent)
     api = sys.modules.get("modules.api.api")  # not there where the API is off
     if api is not None:
         _extend(api, "encode_pil_to_base64", _as_png_where_transparent)
@@ -81,12 +84,17 @@ def keeps_alpha(file_format: str) -> bool:
     return file_format.lower() == "png"
 
 
+def needs_file_of_its_own(p: Any) -> bool:
+    """Whether the host saves the pictures of `p`, and in a format that loses alpha."""
+    return not keeps_alpha(shared.opts.samples_format) and bool(p.save_samples())
+
+
 def save_layer(p: Any, image: Image.Image, index: int) -> str | None:
     """Save a layer as PNG where the chosen format loses alpha; returns the file's path, None where nothing was saved.
 
     index: of the picture in its batch.
     """
-    if keeps_alpha(shared.opts.samples_format) or not p.save_samples():
+    if not needs_file_of_its_own(p):
         return None
     text = processing.create_infotext(
         p, p.prompts, p.seeds, p.subseeds, index=index, all_negative_prompts=p.negative_prompts

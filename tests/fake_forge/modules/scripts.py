@@ -1,5 +1,7 @@
 """Scripts and their hooks: what a hook raises is reported and generation goes on."""
 
+from functools import partialmethod
+
 from modules import errors
 
 AlwaysVisible = object()
@@ -43,3 +45,18 @@ class ScriptRunner:
                 function(p, *args, *p.script_args[script.args_from : script.args_to], **kwargs)
             except Exception:  # noqa: BLE001
                 errors.report(f"Error running {hook}", exc_info=True)
+
+
+HOOKS = (
+    "before_process",
+    "process",
+    "before_process_init_images",
+    "process_before_every_sampling",
+    "post_sample",
+    "postprocess_batch",
+    "postprocess_maskoverlay",
+    "postprocess_image_after_composite",
+    "postprocess",
+)
+for hook in HOOKS:
+    setattr(ScriptRunner, hook, partialmethod(ScriptRunner.call, hook))

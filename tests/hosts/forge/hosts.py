@@ -78,7 +78,8 @@ class FakeForge:
         spec = spec_from_file_location("layerdiffusion_script", SCRIPT)
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
-        self.module, self.script_class = module, module.LayerDiffusionScript
+        self.module = sys.modules[module.LayerDiffusionScript.__module__]
+        self.script_class = module.LayerDiffusionScript
         self.models = {}
 
     def use(self, family: str) -> None:

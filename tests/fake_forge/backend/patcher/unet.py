@@ -1,0 +1,3 @@
+from backend.patcher.base import UnetPatcher
+
+__all__ = ["UnetPatcher"]
