@@ -7,14 +7,33 @@ an internal name or more than a sentence.
 import json
 
 
+def is_writable(text: str) -> bool:
+    """Whether text can be stored at all: half of a UTF-16 pair, which JSON can spell, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def quoted(text: object) -> str:
     """What somebody wrote, for a message: in double quotes, on one line, and not too long."""
-    shown = str(text)
-    return json.dumps(shown if len(shown) <= 60 else f"{shown[:57]}...", ensure_ascii=False)
+    try:
+        shown = str(text)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+        shown = "a very long number"
+    return json.dumps(shown if len(shown) <= 60 else f"{shown[:57]}...", ensure_ascii=not is_writable(shown))
 
 
 class LayerDiffusionError(Exception):
-    """Base of every error that a user can cause and put right."""
+    """Base of every error that a user can cause and put right.
+
+    Its message is one line that can be written anywhere, whatever was quoted in it.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        text = " ".join(str(message).splitlines())
+        super().__init__(text if is_writable(text) else text.encode(errors="backslashreplace").decode())
 
 
 class SettingsError(LayerDiffusionError):

@@ -53,7 +53,7 @@ def _run_decode(arguments: argparse.Namespace) -> int:
 
     if not arguments.latent.is_file():
         raise InputError(f'There is no file "{arguments.latent}".')
-    state = read_weights(arguments.latent)
+    state = read_weights(arguments.latent, 'give a file that "layerdiffusion encode" has written')
     if KEY not in state:
         raise InputError(f'"{arguments.latent}" holds no latent: make one with "layerdiffusion encode".')
     engine = engine_from(arguments)

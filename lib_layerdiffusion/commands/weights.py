@@ -10,7 +10,7 @@ from lib_layerdiffusion.commands.common import add_command, add_json_argument, r
 from lib_layerdiffusion.errors import SettingsError
 
 if TYPE_CHECKING:
-    from lib_layerdiffusion.weights import WeightStore
+    from lib_layerdiffusion.weights import FileStatus, WeightStore
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -100,12 +100,16 @@ def _run_fetch(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _state(status: FileStatus) -> str:
+    return status.problem or status.warning or ("whole" if status.path else "missing")
+
+
 def _run_verify(arguments: argparse.Namespace) -> int:
     store = _store(arguments)
     names = chosen_files(arguments.names) if arguments.names else [n for n in store.catalogue if store.find(n)]
     found = [store.verify(name) for name in names]
     bad = [status for status in found if not status.is_installed]
-    lines = [f"{status.file.name}: {status.problem or ('whole' if status.path else 'missing')}" for status in found]
+    lines = [f"{status.file.name}: {_state(status)}" for status in found]
     lines = lines or ["No layer file is here."]
     report(arguments, {"files": [status.to_mapping() for status in found], "bad": len(bad)}, lines)
     return 1 if bad else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,21 +15,25 @@ from typing_extensions import Unpack
 
 from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, Words, run_chain
 from lib_layerdiffusion.engine.host import PromptEmbedding, SamplingHost
+from lib_layerdiffusion.engine.latents import check_latent
 from lib_layerdiffusion.engine.request import Choices, PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.engine.vocabulary import unknown_note, unknown_words
-from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.images.arithmetic import preview
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.files import load_picture
 from lib_layerdiffusion.images.opacity import opaque_warning
 from lib_layerdiffusion.images.start import outside_kept, resized_mask, resized_rgba
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
+from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, PASS_COUNTS
+from lib_layerdiffusion.settings.kinds import find_method, one_of
 from lib_layerdiffusion.settings.parsing import LatentScale
 from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
 from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, plan_injection
 from lib_layerdiffusion.version import __version__
 from lib_layerdiffusion.weights import WeightStore
+
+_PASSES = one_of(*PASS_COUNTS)
 
 
 class Engine:
@@ -47,14 +51,15 @@ class Engine:
         """The methods that the loaded model can run, in table order."""
         return tuple(row for row in METHODS.values() if row.family in self.host.families)
 
-    def find_method(self, name: str | LayerMethod) -> LayerMethod:
-        """The method that a short name or a dropdown label means for the loaded model.
+    def find_method(self, name: str | LayerMethod | None) -> LayerMethod:
+        """The method that a short name or a dropdown label means for the loaded model; None means "transparent".
 
         Raises:
             SettingsError: nothing is called so. ModelError: it is for another family.
         """
-        if isinstance(name, LayerMethod):
-            method = name
+        name = DEFAULT_METHOD.name if name is None else name
+        if not isinstance(name, str):
+            method = find_method(name)
         else:
             own = [row for family in self.host.families for row in METHODS.of_family(family)]
             rows = [row for row in own if row.name == name.strip()]
@@ -69,7 +74,7 @@ class Engine:
         self,
         prompt: str,
         *,
-        method: str | LayerMethod = "transparent",
+        method: str | LayerMethod | None = "transparent",
         seed: int | None = None,
         size: tuple[int, int] | str | int | None = None,
         batch: int = 1,
@@ -238,18 +243,15 @@ class Engine:
         return self.host.encode_start(rgba, LatentTransparency(encoder=encoder)) / self.host.scaling
 
     def decode(self, latent: Tensor, passes: int = 8) -> Image.Image:
-        """RGBA picture of a latent [1, 4, H/8, W/8] in the VAE's scale.
+        """RGBA picture of a latent [1, 4, H/8, W/8] or [4, H/8, W/8] in the VAE's scale, of any floating-point type.
 
         Raises:
             LayerDiffusionError: the latent or the weights cannot be used.
         """
-        if latent.ndim != 4 or latent.shape[1] != 4:
-            raise LayerDiffusionError("A latent must have the shape 1 x 4 x height/8 x width/8.")
+        whole, passes = check_latent(latent), int(cast("int", _PASSES.read("passes", passes)))
         decoder = self.host.placed(self.store.decoder(self.host.family()))
-        pixels = self.host.decode_latents(latent * self.host.scaling)
-        return Image.fromarray(
-            rgba_arrays(LatentTransparency(decoder=decoder).decode(pixels, latent, passes=passes))[0]
-        )
+        pixels = self.host.decode_latents(whole * self.host.scaling)
+        return Image.fromarray(rgba_arrays(LatentTransparency(decoder=decoder).decode(pixels, whole, passes=passes))[0])
 
 
 @contextmanager

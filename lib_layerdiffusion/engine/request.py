@@ -5,17 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, cast
 
+import numpy as np
 from typing_extensions import TypedDict
 
-from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.errors import SettingsError, quoted
 from lib_layerdiffusion.images.files import load_picture
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.images.start import resized_rgba
 from lib_layerdiffusion.methods import Layer, LayerMethod
+from lib_layerdiffusion.settings import kinds
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import format_parameters, to_infotext
+from lib_layerdiffusion.settings.kinds import Kind
 from lib_layerdiffusion.settings.parsing import LatentScale, LayerSettings, ResizeMode
 
 LATENT_FACTOR = 8
@@ -24,6 +28,23 @@ LARGEST_SEED = 2**63 - 1
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); stages are "sample" and "decode". Raising in it stops the run."""
+
+VALUES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "prompt": kinds.text(strip=False),
+        "negative_prompt": kinds.text(strip=False),
+        "seed": kinds.whole(0, LARGEST_SEED),
+        "width": kinds.whole(SMALLEST_SIDE, LARGEST_SIDE, "pixels"),
+        "height": kinds.whole(SMALLEST_SIDE, LARGEST_SIDE, "pixels"),
+        "steps": kinds.whole(1, 1000),
+        "guidance": kinds.number(0, 100),
+        "sampler": kinds.text(),
+        "batch": kinds.whole(1, 256),
+        "strength": kinds.number(0, 1),
+    }
+)
+"""How each plain value of a request is read, wherever it comes from: library, command, JSONL, page or API."""
+_ATTRIBUTES = {"negative_prompt": "negative"}
 
 
 @dataclass(frozen=True)
@@ -55,18 +76,14 @@ class PictureRequest:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        _within("steps", self.steps, 1, 1000)
-        _within("guidance", self.guidance, 0, 100)
-        _within("batch", self.batch, 1, 256)
-        _within("seed", self.seed, 0, LARGEST_SEED)
+        for name, kind in VALUES.items():
+            attribute = _ATTRIBUTES.get(name, name)
+            object.__setattr__(self, attribute, kind.read(name, getattr(self, attribute)))
         check_size(self.width, self.height)
-        _check_text(self.prompt)
-        _check_text(self.negative)
         if self.init is None:
             if self.mask is not None:
                 raise SettingsError("A mask needs an init picture that it belongs to.")
             return
-        _within("strength", self.strength, 0, 1)
         if self.mask is not None and not (self.mask[..., :3] > 127).any():
             raise SettingsError("The mask is black everywhere: paint white what is to be made anew.")
         if int(self.steps * self.strength) < 1:
@@ -171,9 +188,9 @@ def layer_settings(method: LayerMethod, choices: Choices) -> LayerSettings:
     values |= {name: value for name, value in choices.items() if name in _PASSED_ON}
     for layer in Layer:
         values[layer.value] = optional_picture(choices.get(layer.value), layer.value)
-    for layer, text in (choices.get("layer_prompts") or {}).items():
+    for layer, text in _mapping("layer_prompts", choices.get("layer_prompts")).items():
         if layer not in list(Layer):
-            raise SettingsError(f'There is no layer "{layer}"; use one of: {", ".join(Layer)}.')
+            raise SettingsError(f"There is no layer {quoted(layer)}; use one of: {', '.join(Layer)}.")
         values[f"{Layer(layer).value}_prompt"] = text
     settings = LayerSettings.from_mapping(values)
     settings.condition_pictures()
@@ -200,27 +217,39 @@ def build_request(
     unknown = sorted(set(choices) - set(Choices.__annotations__))
     if unknown:
         raise TypeError(f"generate() has no argument {unknown[0]!r}")
+    plain = {**choices, "seed": seed, "batch": batch}
+    given = {name: read_value(name, value) for name, value in plain.items() if name in VALUES}
     settings = layer_settings(method, choices)
     init = optional_picture(choices.get("init_image"), "init")
     width, height = _size(size, init, defaults.default_size)
-    steps, guidance = choices.get("steps"), choices.get("guidance")
+
+    def chosen(name: str, default: Any) -> Any:
+        value = given.get(name)
+        return default if value is None else value
+
     return PictureRequest(
         prompt=prompt,
         settings=settings,
-        seed=random_seed() if seed is None else seed,
+        seed=chosen("seed", random_seed()),
         width=width,
         height=height,
-        steps=defaults.steps if steps is None else steps,
-        guidance=defaults.guidance if guidance is None else guidance,
-        negative=choices.get("negative_prompt") or "",
-        sampler=choices.get("sampler") or "",
-        batch=batch,
+        steps=chosen("steps", defaults.steps),
+        guidance=chosen("guidance", defaults.guidance),
+        negative=chosen("negative_prompt", ""),
+        sampler=chosen("sampler", ""),
+        batch=chosen("batch", 1),
         init=None if init is None else resized_rgba(init, height, width),
-        strength=choices.get("strength", 0.75),
+        strength=chosen("strength", 0.75),
         mask=optional_picture(choices.get("mask"), "mask"),
         progress=progress,
-        options=dict(choices.get("options") or {}),
+        options=dict(_mapping("options", choices.get("options"))),
     )
+
+
+def _mapping(name: str, value: object) -> Mapping[Any, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise SettingsError(f"{name} must be an object with names and values, not {quoted(value)}.")
+    return cast("Mapping[Any, Any]", value or {})
 
 
 def _size(size: object, init: Picture | None, default: int) -> tuple[int, int]:
@@ -234,29 +263,31 @@ def _size(size: object, init: Picture | None, default: int) -> tuple[int, int]:
     return width, height
 
 
-def _check_text(prompt: object) -> None:
-    if not isinstance(prompt, str):
-        raise SettingsError("A prompt must be text.")
+_ANY_SIDE = kinds.whole(0, 10**12)
 
 
-def _within(name: str, value: object, low: float, high: float) -> None:
-    # A comparison with NaN is false, so one that is in range is a number.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise SettingsError(f"{name} must be from {low:g} to {high:g}, not {value}.")
+def read_value(name: str, raw: object) -> Any:
+    """A value of `VALUES` by its name, checked; None stays None, for what a model has a default for.
+
+    Raises:
+        SettingsError: it is of the wrong type or out of range.
+    """
+    return None if raw is None else VALUES[name].read(name, raw)
 
 
 def check_size(width: object, height: object) -> None:
     """Raise SettingsError unless width x height is a size that can be generated."""
-    sides = (width, height)
-    if not all(isinstance(side, int) and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+    shown = quoted(f"{quoted(width)[1:-1]}x{quoted(height)[1:-1]}")[1:-1]
+    try:
+        sides = (read_value("width", width), read_value("height", height))
+    except SettingsError as error:
         raise SettingsError(
-            f"A picture of {width}x{height} cannot be made: "
-            f"each side must be from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
-        )
-    if any(int(str(side)) % LATENT_FACTOR for side in sides):
-        raise SettingsError(f"A picture of {width}x{height} cannot be made: each side must be a multiple of 8.")
-    if int(str(width)) * int(str(height)) > LARGEST_AREA:
-        raise SettingsError(f"A picture of {width}x{height} is too large: use at most {LARGEST_AREA >> 20} megapixels.")
+            f"A picture of {shown} cannot be made: each side must be from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
+        ) from error
+    if any(side % LATENT_FACTOR for side in sides):
+        raise SettingsError(f"A picture of {shown} cannot be made: each side must be a multiple of 8.")
+    if sides[0] * sides[1] > LARGEST_AREA:
+        raise SettingsError(f"A picture of {shown} is too large: use at most {LARGEST_AREA >> 20} megapixels.")
 
 
 def parse_size(text: object) -> tuple[int, int]:
@@ -265,17 +296,16 @@ def parse_size(text: object) -> tuple[int, int]:
     Raises:
         SettingsError: it is none of these.
     """
-    parts = text.lower().replace("*", "x").split("x") if isinstance(text, str) else text
-    if isinstance(parts, int | float):
-        parts = [parts, parts]
+    parts: Any = text.lower().replace("*", "x").split("x") if isinstance(text, str) else text
+    parts = parts if isinstance(parts, list | tuple) or (isinstance(parts, np.ndarray) and parts.ndim) else [parts]
     try:
-        sides = [int(part) for part in parts]  # type: ignore[union-attr]
-    except (TypeError, ValueError):
+        sides = [cast("int", _ANY_SIDE.read("size", part)) for part in parts]
+    except SettingsError:
         sides = []
     if len(sides) == 1:
         sides *= 2
     if len(sides) != 2:
-        raise SettingsError(f'The size "{text}" is unclear: write width x height, such as 1024x768.')
+        raise SettingsError(f"The size {quoted(text)} is unclear: write width x height, such as 1024x768.")
     return sides[0], sides[1]
 
 

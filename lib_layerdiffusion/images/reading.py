@@ -78,10 +78,10 @@ def picture_hash(picture: Picture) -> str:
 
 
 def _from_canvas(canvas: Mapping[str, object], name: str) -> Picture | None:
-    for key in _CANVAS_KEYS:
-        if canvas.get(key) is not None:
-            return read_picture(canvas[key], name)
-    if canvas and not any(key in canvas for key in _CANVAS_KEYS):
+    filled = [canvas[key] for key in _CANVAS_KEYS if canvas.get(key) is not None]
+    if filled and not isinstance(filled[0], Mapping):  # a canvas inside a canvas could go on without end
+        return read_picture(filled[0], name)
+    if filled or (canvas and not any(key in canvas for key in _CANVAS_KEYS)):
         raise InputError(f'The {name} picture is an object without an "image": send the picture itself as base64.')
     return None
 

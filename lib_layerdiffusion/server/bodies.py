@@ -5,24 +5,21 @@ A mistake is a `LayerDiffusionError` whose sentence names the field.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
-from lib_layerdiffusion.errors import InputError, SettingsError
-from lib_layerdiffusion.images.reading import MAX_PIXELS, Picture, read_picture
+from lib_layerdiffusion.engine.latents import HELP as LATENT_HELP
+from lib_layerdiffusion.engine.latents import read_latent, write_latent
+from lib_layerdiffusion.errors import InputError, SettingsError, quoted
+from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.settings import kinds
-from lib_layerdiffusion.transparency import LATENT_FACTOR
+
+__all__ = ["MAX_OFFSET", "Body", "Find", "read_latent", "write_latent"]
 
 MAX_OFFSET = 1_000_000
-_LATENT_HELP = "send base64 of a safetensors file with one tensor [4, height / 8, width / 8]"
 
 Find = Callable[[object], object]
 """Gives the picture that a value names; a value that is no name is given back."""
@@ -41,7 +38,7 @@ class Body:
             if key not in names:
                 close = get_close_matches(key, names, n=1)
                 hint = f'did you mean "{close[0]}"?' if close else f"use {', '.join(names)}."
-                raise SettingsError(f'There is no field "{key[:60]}": {hint}')
+                raise SettingsError(f"There is no field {quoted(key)}: {hint}")
 
     def value(self, name: str, kind: kinds.Kind, default: Any) -> Any:
         """A value of one of the kinds that settings have."""
@@ -50,10 +47,7 @@ class Body:
 
     def whole(self, name: str) -> int:
         """A whole number of pixels, 0 where it is not given."""
-        number = self.value(name, kinds.number(-MAX_OFFSET, MAX_OFFSET), 0.0)
-        if not float(number).is_integer():
-            raise SettingsError(f"{name} must be a whole number of pixels, not {number:g}.")
-        return int(number)
+        return int(self.value(name, kinds.whole(-MAX_OFFSET, MAX_OFFSET, "pixels"), 0))
 
     def objects(self, name: str) -> list[Mapping[str, object]]:
         """A list of objects."""
@@ -85,35 +79,5 @@ class Body:
         """
         raw = self._values.get(name)
         if not isinstance(raw, str) or not raw.strip():
-            raise InputError(f'The request has no latent "{name}": {_LATENT_HELP}.')
+            raise InputError(f'The request has no latent "{name}": {LATENT_HELP}.')
         return read_latent(raw)
-
-
-def read_latent(text: str) -> Tensor:
-    """Base64 of a safetensors file with one tensor [4, h, w] or [1, 4, h, w] -> float32 [1, 4, h, w].
-
-    Raises:
-        InputError: it is something else, too large, or not finite.
-    """
-    try:
-        content = base64.b64decode("".join(text.partition("base64,")[2].split() or text.split()), validate=True)
-        tensors = list(safetensors.torch.load(content).values())
-    except (binascii.Error, ValueError, SafetensorError, KeyError) as error:
-        raise InputError(f"The latent cannot be read: {_LATENT_HELP}.") from error
-    if len(tensors) != 1:
-        raise InputError(f"The latent's file has {len(tensors)} tensors: {_LATENT_HELP}.")
-    latent = tensors[0][None] if tensors[0].ndim == 3 else tensors[0]
-    if latent.ndim != 4 or latent.shape[:2] != (1, 4) or min(latent.shape) < 1:
-        shape = " x ".join(map(str, tensors[0].shape))
-        raise InputError(f"The latent is of shape {shape}: {_LATENT_HELP}.")
-    if latent.shape[2] * latent.shape[3] * LATENT_FACTOR**2 > MAX_PIXELS:
-        raise InputError(f"The latent is that of more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller.")
-    latent = latent.float()
-    if not bool(torch.isfinite(latent).all()):
-        raise InputError("The latent has values that are no numbers: make the picture anew.")
-    return latent
-
-
-def write_latent(latent: Tensor) -> str:
-    """The inverse of `read_latent`."""
-    return base64.b64encode(safetensors.torch.save({"latent": latent.contiguous()})).decode("ascii")

@@ -6,6 +6,7 @@ Reading is idempotent: what it gave reads as itself.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.errors import SettingsError, is_writable
 from lib_layerdiffusion.images.reading import encode_picture, picture_hash, read_picture
 from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
+_WHOLE = re.compile(r"\s*[+-]?\d{1,40}(\.0*)?\s*", re.ASCII)
+_LONG_NUMBER = 10**40
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,18 @@ class Kind:
     to_text: Callable[[Any], str] = str
 
 
+def _plain(raw: object) -> object:
+    """NumPy's numbers as Python's own."""
+    return raw.item() if isinstance(raw, np.bool_ | np.integer | np.floating) else raw
+
+
 def _shown(raw: object) -> str:
-    text = repr(raw) if isinstance(raw, str | int | float | bool) else f"a {type(raw).__name__}"
+    raw = _plain(raw)
+    if isinstance(raw, int) and abs(raw) >= _LONG_NUMBER:  # Python refuses to write those of thousands of digits
+        return "a number of more than 40 digits"
+    if not isinstance(raw, str | int | float):
+        return f"a {type(raw).__name__}"
+    text = ascii(raw) if isinstance(raw, str) and not is_writable(raw) else repr(raw)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -44,8 +57,7 @@ def boolean() -> Kind:
     """True or False, also as text or as 0 and 1."""
 
     def read(label: str, raw: object) -> bool:
-        if isinstance(raw, bool | np.bool_):
-            return bool(raw)
+        raw = _plain(raw)
         word = str(raw).strip().lower() if isinstance(raw, str | int | float) else ""
         word = word.removesuffix(".0")
         if word in _TRUE or word in _FALSE:
@@ -56,13 +68,24 @@ def boolean() -> Kind:
 
 
 def _finite(raw: object) -> float | None:
-    if isinstance(raw, bool | np.bool_) or not isinstance(raw, str | int | float | np.integer | np.floating):
+    raw = _plain(raw)
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
         return None
     try:
         value = float(raw)
     except (ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
+
+
+def _integer(raw: object) -> int | None:
+    """A whole number, exactly: never by way of a float where it is written out."""
+    raw = _plain(raw)
+    if isinstance(raw, str) and _WHOLE.fullmatch(raw):
+        return int(raw.partition(".")[0])
+    if isinstance(raw, float) and raw.is_integer():
+        return int(raw)
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
 
 
 def _number_text(value: float) -> str:
@@ -81,14 +104,27 @@ def number(low: float, high: float) -> Kind:
     return Kind(read, {"type": "number", "minimum": low, "maximum": high}, to_text=_number_text)
 
 
+def whole(low: int, high: int, unit: str = "") -> Kind:
+    """A whole number from `low` to `high`, also as text or as a float without a fraction; of any length, exactly."""
+    what = f"a whole number{f' of {unit}' if unit else ''}"
+
+    def read(label: str, raw: object) -> int:
+        value = _integer(raw)
+        if value is None or not low <= value <= high:
+            raise SettingsError(f"{label} must be {what} from {low} to {high}, not {_shown(raw)}.")
+        return value
+
+    return Kind(read, {"type": "integer", "minimum": low, "maximum": high})
+
+
 def one_of(*numbers: int) -> Kind:
     """One of a few whole numbers, also as text."""
 
     def read(label: str, raw: object) -> int:
-        value = _finite(raw)
-        if value not in numbers:
+        value = _integer(raw)
+        if value is None or value not in numbers:
             raise SettingsError(f"{label} must be one of {', '.join(map(str, numbers))}, not {_shown(raw)}.")
-        return int(value)
+        return value
 
     return Kind(read, {"type": "integer", "enum": list(numbers)})
 
@@ -114,13 +150,15 @@ def _enum_value(value: Enum) -> str:
     return str(value.value)
 
 
-def text() -> Kind:
-    """Free text; blanks at its ends carry no meaning and go."""
+def text(*, strip: bool = True) -> Kind:
+    """Free text that can be stored; blanks at its ends carry no meaning and go, unless it is to stay as it is."""
 
     def read(label: str, raw: object) -> str:
         if not isinstance(raw, str):
             raise SettingsError(f"{label} must be text, not {_shown(raw)}.")
-        return raw.strip()
+        if not is_writable(raw):
+            raise SettingsError(f"{label} has half a character in it ({_shown(raw)}): write that part anew.")
+        return raw.strip() if strip else raw
 
     return Kind(read, {"type": "string"})
 

@@ -33,7 +33,8 @@ class WeightFile:
     """A published file.
 
     name: what the method table calls it. repository, revision: where it is published. size: bytes, sha256: hexadecimal
-    digits, None where nobody has recorded them.
+    digits, None where nobody has recorded them. sha256_revision: the commit that the digest was taken of, "" where it
+    holds for whatever `revision` is.
     """
 
     name: str
@@ -43,6 +44,11 @@ class WeightFile:
     revision: str = "main"
     size: int | None = None
     sha256: str | None = None
+    sha256_revision: str = ""
+
+    def digest_of(self, commit: str | None) -> str | None:
+        """The recorded sha256 where it holds for this commit."""
+        return self.sha256 if self.sha256_revision in {"", commit} else None
 
     @property
     def file_name(self) -> str:
@@ -116,4 +122,5 @@ def _weight_file(entry: Mapping[str, Any]) -> WeightFile:
         revision=str(entry.get("revision", "main")),
         size=None if size is None else int(size),
         sha256=None if digest is None else str(digest).lower(),
+        sha256_revision=str(entry.get("sha256_revision", "")),
     )

@@ -1,52 +1,60 @@
-"""Fetching a published file: resumed, locked, and under its final name only when it is whole.
+"""Fetching a published file: resumed, locked, compared, and under its final name only when it is whole.
 
-huggingface_hub does the talking, so its switches hold (HF_ENDPOINT for mirrors, HF_HUB_OFFLINE, HF_TOKEN); it is loaded
-on first use. Every release of it takes up a connection that breaks; a download that was given up is gone on with by the
-releases that keep what came of it, as Forge's does.
+huggingface_hub says where a file is, what its content's sha256 is, and which session and token to use, so its switches
+hold (HF_ENDPOINT for mirrors, HF_HUB_OFFLINE, HF_TOKEN); it is loaded on first use. The bytes are taken here: its own
+download appends whatever a server sends that does not know ranges, and its releases differ in what they resume.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import errno
 import os
+import re
 import shutil
-import threading
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib_layerdiffusion.errors import WeightsError
 from lib_layerdiffusion.weights.catalogue import WeightFile
-from lib_layerdiffusion.weights.reading import check_file
+from lib_layerdiffusion.weights.reading import check_file, differs
+from lib_layerdiffusion.weights.transfer import Unusable, bring, is_of_the_disk, reason_of
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes that are there and the bytes that there will be, None where the server does not say."""
 
-_MAX_ATTEMPTS = 50
-_POLL_SECONDS = 0.2
+_BEGINNINGS = 2
+"""What is not right is thrown away and begun again once."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ON = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What the hub says of a file. sha256: of its content, None where the server does not name it."""
+
+    url: str
+    size: int | None
+    sha256: str | None
 
 
 def fetch(file: WeightFile, folder: Path, *, progress: Progress | None = None, endpoint: str | None = None) -> Path:
     """Fetch `file` to `folder`, unless it lies there; what an earlier attempt has left is gone on with.
 
-    progress: called a few times a second from another thread. endpoint: address of a mirror, in place of HF_ENDPOINT.
+    progress: called a few times a second. endpoint: address of a mirror, in place of HF_ENDPOINT.
 
     Raises:
         WeightsError: it cannot be fetched; the message says the file, the folder and the address, so that it can be put
-            there by hand. Nothing lies under the final name then.
+            there by hand. Nothing lies under the final name then, and never more than one file's size beside it.
     """
     target = folder / file.file_name
-    staging = folder / f".{file.name}.download"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / f".{file.name}.lock"):
             if not target.is_file():
-                staged = _download(file, staging, folder, progress, endpoint)
-                _check(staged, file, folder, endpoint)
-                staged.replace(target)
-                shutil.rmtree(staging, ignore_errors=True)
+                _partial_of(file, folder, progress, endpoint).replace(target)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else "the folder cannot be written to"
         raise _failure(file, folder, reason, endpoint) from error
@@ -83,90 +91,67 @@ def _is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON or bool(constants.HF_HUB_OFFLINE)
 
 
-def _download(file: WeightFile, staging: Path, folder: Path, progress: Progress | None, endpoint: str | None) -> Path:
-    """One file into `staging`, in as many attempts as bring it further."""
+def _partial_of(file: WeightFile, folder: Path, progress: Progress | None, endpoint: str | None) -> Path:
+    """The whole content beside its final name.
+
+    Raises:
+        WeightsError: it cannot be had, or what the server sends is another content.
+    """
+    shutil.rmtree(folder / f".{file.name}.download", ignore_errors=True)  # where earlier releases kept theirs
+    published = _published(file, folder, endpoint)
+    partial = folder / f".{file.name}.part"
+    _require_room(file, folder, partial, published.size, endpoint)
+    problem = ""
+    for _ in range(_BEGINNINGS):
+        try:
+            bring(published.url, partial, published.size, progress)
+            problem = _problem(partial, file, published)
+        except Unusable as error:
+            problem = str(error)
+        except Exception as error:  # of requests or of httpx, as huggingface_hub's version has it
+            if is_of_the_disk(error):
+                raise
+            raise _failure(file, folder, reason_of(error), endpoint) from error
+        if not problem:
+            return partial
+        partial.unlink(missing_ok=True)
+    raise _failure(file, folder, problem, endpoint)
+
+
+def _published(file: WeightFile, folder: Path, endpoint: str | None) -> _Published:
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata
     except ImportError as error:
         raise _failure(file, folder, "huggingface_hub is not installed", endpoint) from error
     if _is_offline():
         raise _failure(file, folder, "HF_HUB_OFFLINE forbids it", endpoint)
-    total = _published_size(file, folder, endpoint)
-    _require_room(file, folder, staging, total, endpoint)
-    staging.mkdir(exist_ok=True)
-    with _reported(staging, total, progress):
-        for attempt in range(_MAX_ATTEMPTS):
-            before = _bytes_in(staging)
-            try:
-                path = hf_hub_download(
-                    file.repository,
-                    file.file_name,
-                    revision=file.revision,
-                    local_dir=staging,
-                    endpoint=_endpoint(endpoint),
-                )
-            except Exception as error:  # of requests or of httpx, as huggingface_hub's version has it
-                if _is_final(error) or _bytes_in(staging) <= before or attempt == _MAX_ATTEMPTS - 1:
-                    raise _failure(file, folder, _reason(error), endpoint) from error
-            else:
-                return Path(path)
-    raise _failure(file, folder, "the connection broke too often", endpoint)
-
-
-def _check(staged: Path, file: WeightFile, folder: Path, endpoint: str | None) -> None:
+    url = address(file, endpoint)
     try:
-        check_file(staged, file)
-    except WeightsError as error:
-        shutil.rmtree(staged.parent, ignore_errors=True)  # or the next attempt would take it for whole
-        raise _failure(file, folder, "what the server sent is not the published file", endpoint) from error
+        told: Any = get_hf_file_metadata(url)
+    except Exception as error:  # of requests or of httpx, as huggingface_hub's version has it
+        raise _failure(file, folder, reason_of(error), endpoint) from error
+    etag = str(told.etag or "").lower()
+    digest = etag if _SHA256.fullmatch(etag) else file.digest_of(told.commit_hash)
+    return _Published(url, told.size or file.size, digest)
 
 
-def _published_size(file: WeightFile, folder: Path, endpoint: str | None) -> int | None:
-    from huggingface_hub import get_hf_file_metadata
-
+def _problem(partial: Path, file: WeightFile, published: _Published) -> str:
     try:
-        return get_hf_file_metadata(address(file, endpoint)).size or file.size
-    except Exception as error:
-        raise _failure(file, folder, _reason(error), endpoint) from error
+        check_file(partial, file)
+    except WeightsError:
+        return "what the server sent is not the published file"
+    if published.sha256 is not None and differs(partial, published.sha256):
+        return "what the server sent is not the published file: its content has another sha256"
+    return ""
 
 
-def _require_room(file: WeightFile, folder: Path, staging: Path, total: int | None, endpoint: str | None) -> None:
+def _require_room(file: WeightFile, folder: Path, partial: Path, total: int | None, endpoint: str | None) -> None:
     if total is None:
         return
-    wanted, free = total - _bytes_in(staging), shutil.disk_usage(folder).free
+    there = partial.stat().st_size if partial.is_file() else 0
+    wanted, free = total - there, shutil.disk_usage(folder).free
     if wanted > free:
         raise _failure(file, folder, f"it needs {wanted >> 20} MiB and the disk has {free >> 20} MiB left", endpoint)
-
-
-def _bytes_in(staging: Path) -> int:
-    total = 0
-    for path in staging.rglob("*"):
-        with contextlib.suppress(OSError):  # renamed in this moment
-            total += path.stat().st_size if path.is_file() and path.suffix in {".incomplete", ".safetensors"} else 0
-    return total
-
-
-@contextlib.contextmanager
-def _reported(staging: Path, total: int | None, progress: Progress | None) -> Generator[None, None, None]:
-    """Tell `progress` how far the download is: no release of huggingface_hub has a call-back that all have."""
-    if progress is None:
-        yield
-        return
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_POLL_SECONDS):
-            progress(_bytes_in(staging), total)
-
-    # The context goes along for pages, which tell by it whose progress this is.
-    watcher = threading.Thread(target=contextvars.copy_context().run, args=(watch,), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-    progress(_bytes_in(staging), total)
 
 
 @contextlib.contextmanager
@@ -189,26 +174,6 @@ def _locked(path: Path) -> Generator[None, None, None]:
         lock.release()
         with contextlib.suppress(OSError):  # Windows, while another process waits for it
             path.unlink()
-
-
-def _is_final(error: Exception) -> bool:
-    return _status(error) in {401, 403, 404} or getattr(error, "errno", None) in {errno.ENOSPC, errno.EACCES}
-
-
-def _status(error: Exception) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.ENOSPC:
-        return "the disk is full"
-    if number in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "the folder cannot be written to"
-    status = _status(error)
-    if status in {401, 403}:
-        return "the server wants an access token, which HF_TOKEN can give"
-    return f"the server answers {status}" if status else "no connection to the server"
 
 
 def _failure(file: WeightFile, folder: Path, reason: str, endpoint: str | None) -> WeightsError:

@@ -18,7 +18,7 @@ from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.unet.injection import LayerWeights, read_layer_weights
 from lib_layerdiffusion.weights.catalogue import Catalogue, WeightFile, find_file
 from lib_layerdiffusion.weights.download import Progress, address, fetch, find_in_cache
-from lib_layerdiffusion.weights.reading import check_file, read_weights
+from lib_layerdiffusion.weights.reading import FETCH_AGAIN, GET_AGAIN, check_file, differs, read_weights
 
 Content = TypeVar("Content")
 
@@ -28,13 +28,17 @@ _KEPT = 6
 
 @dataclass(frozen=True)
 class FileStatus:
-    """Where a published file is, and what is wrong with it. problem: one sentence, "" where nothing is."""
+    """Where a published file is, and what is wrong with it.
+
+    problem: one sentence, "" where nothing is. warning: one for a file that may be used and is not the published one.
+    """
 
     file: WeightFile
     address: str
     path: Path | None = None
     size: int | None = None
     problem: str = ""
+    warning: str = ""
 
     @property
     def is_installed(self) -> bool:
@@ -52,6 +56,7 @@ class FileStatus:
             "size": self.size,
             "address": self.address,
             "problem": self.problem,
+            "warning": self.warning,
         }
 
 
@@ -142,6 +147,8 @@ class WeightStore:
     def verify(self, name: str) -> FileStatus:
         """The state of one file; its whole content is compared where the catalogue knows its digest.
 
+        A digest that was taken of one revision makes a warning only, for the file may be from another.
+
         Raises:
             WeightsError: the catalogue has no such file.
         """
@@ -156,12 +163,19 @@ class WeightStore:
         path, where = self.find(file.name), address(file, self.endpoint)
         if path is None:
             return FileStatus(file, where)
+        problem = warning = ""
         try:
-            check_file(path, None if replace_digest else file)
-            problem = ""
+            check_file(path, None if replace_digest else file, remedy=self._remedy)
         except WeightsError as error:
             problem = str(error)
-        return FileStatus(file, where, path, path.stat().st_size, problem)
+        if not problem and not replace_digest and file.sha256 is not None and differs(path, file.sha256):
+            revision = file.sha256_revision[:7]
+            warning = f"{path} is not the file that was published at revision {revision}: it is used as it is."
+        return FileStatus(file, where, path, path.stat().st_size, problem, warning)
+
+    @property
+    def _remedy(self) -> str:
+        return FETCH_AGAIN if self.may_fetch else GET_AGAIN
 
     def _content(self, name: str, read: Callable[[Mapping[str, Tensor]], Content]) -> Content:
         path = self.path(name)
@@ -170,7 +184,7 @@ class WeightStore:
         with self._lock:
             kept = self._contents.get(name)
             if kept is None or kept[0] != stamp:
-                kept = (stamp, _read(path, read))
+                kept = (stamp, _read(path, read, self._remedy))
                 self._contents[name] = kept
             self._contents.move_to_end(name)
             while len(self._contents) > _KEPT:
@@ -178,8 +192,8 @@ class WeightStore:
         return cast("Content", kept[1])
 
 
-def _read(path: Path, read: Callable[[Mapping[str, Tensor]], Content]) -> Content:
-    state = read_weights(path)
+def _read(path: Path, read: Callable[[Mapping[str, Tensor]], Content], remedy: str) -> Content:
+    state = read_weights(path, remedy)
     try:
         return read(state)
     except WeightsError as error:

@@ -11,6 +11,8 @@ from hub import Hub, serve
 from huggingface_hub import constants
 from safetensors.torch import save
 
+from lib_layerdiffusion.weights import transfer
+
 NAME = "layer_xl_transparent_attn"
 
 
@@ -31,7 +33,7 @@ def hub(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     # Small chunks, so that a small file can break in the middle of many.
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
+    monkeypatch.setattr(transfer, "_CHUNK", 4096)
     with serve({f"{NAME}.safetensors": content}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
         yield running

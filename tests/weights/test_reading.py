@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -15,8 +16,9 @@ from safetensors.torch import save
 
 from lib_layerdiffusion.errors import WeightsError
 from lib_layerdiffusion.weights import Catalogue, check_file, read_weights
+from lib_layerdiffusion.weights.reading import FETCH_AGAIN, parse_tensors
 
-FILE = Catalogue.load()["layer_xl_fg2ble"]
+FILE = dataclasses.replace(Catalogue.load()["layer_xl_fg2ble"], sha256=None, sha256_revision="")
 TENSORS = {"a": torch.arange(12.0).reshape(3, 4), "b.half": torch.ones(5, dtype=torch.float16)}
 WHOLE = save(TENSORS)
 
@@ -70,9 +72,12 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
 def test_anything_else_is_refused(tmp_path, content, complaint):
     path = write(tmp_path, content)
     with pytest.raises(WeightsError, match=complaint) as refused:
-        read_weights(path)
+        read_weights(path, FETCH_AGAIN)
     assert str(path) in str(refused.value)
-    assert "delete it" in str(refused.value)
+    assert str(refused.value).endswith("delete it, and it is fetched again.")
+    with pytest.raises(WeightsError, match="choose another file") as refused:
+        read_weights(path)
+    assert "delete" not in str(refused.value)  # it may be the only copy of something of the user's own
 
 
 @given(st.integers(0, len(WHOLE) - 1))
@@ -119,3 +124,72 @@ def test_the_published_digest_and_size_are_compared(tmp_path):
         check_file(path, dataclasses.replace(FILE, size=5))
     with pytest.raises(WeightsError, match="differs from the published one"):
         check_file(path, dataclasses.replace(FILE, sha256="0" * 64))
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), float("-inf"), 1e30, -1e30], ids=["nan", "inf", "-inf", "1e30", "-1e30"]
+)
+@pytest.mark.parametrize("place", [0, 7, -1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_numbers_that_nothing_can_be_computed_with_are_found(tmp_path, value, place, dtype):
+    weights = torch.ones(100).to(dtype)
+    weights[place] = value
+    path = write(tmp_path, save({"fine": torch.ones(3), "conv.weight": weights}))
+    with pytest.raises(
+        WeightsError, match=r'"conv\.weight" has (values that are no numbers|infinite values|values up to)'
+    ):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.uint8])
+def test_numbers_that_are_no_weights_are_refused(tmp_path, dtype):
+    path = write(tmp_path, save({"conv.weight": torch.ones(4).to(dtype)}))
+    with pytest.raises(WeightsError, match="not floating-point"):
+        read_weights(path)
+
+
+def test_eight_bit_floats_are_numbers(tmp_path):
+    good, bad = torch.ones(4).to(torch.float8_e4m3fn), torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
+    assert read_weights(write(tmp_path, save({"a": good})))["a"].dtype is torch.float8_e4m3fn
+    with pytest.raises(WeightsError, match="no numbers"):
+        read_weights(write(tmp_path, save({"a": bad})))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": kind, "shape": [1], "data_offsets": [0, 4]}
+        for kind in ("C64", "F8_E8M0", "F4", "F6_E2M3", "U64", "I4", 5, None, [], {}, "\ud800")
+    ]
+    + [
+        {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}
+        for shape in ([-1], [1.5], ["1"], None, "1", [2**63], [2**64], [2**31] * 3)
+    ]
+    + [
+        {"dtype": "F32", "shape": [1], "data_offsets": offsets}
+        for offsets in ([4, 0], [0], [], None, [0, 2**64], [-4, 4], [0, "4"], [0, 4.0], [True, 4], {"0": 0, "1": 4})
+    ],
+    ids=lambda entry: json.dumps(entry)[:50],
+)
+def test_headers_that_are_not_true_are_a_sentence(tmp_path, entry):
+    path = write(tmp_path, with_header({"a": entry, "b": entry}, bytes(4)))
+    with pytest.raises(WeightsError) as refused:
+        read_weights(path)
+    assert len(str(refused.value)) < 600
+    with contextlib.suppress(WeightsError):  # and nothing else; there are types that one release of torch has
+        parse_tensors(with_header({"a": entry}, bytes(4)))
+
+
+def test_deep_json_is_a_sentence(tmp_path):
+    text = b'{"a":' * 50_000
+    with pytest.raises(WeightsError, match="header cannot be read"):
+        read_weights(write(tmp_path, struct.pack("<Q", len(text)) + text))
+
+
+def test_a_header_of_surrogates_is_a_sentence(tmp_path):
+    for key in ("\ud800", "a\nb", "x" * 10_000):
+        path = write(tmp_path, with_header({key: {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, bytes(8)))
+        with pytest.raises(WeightsError) as refused:
+            read_weights(path)
+        str(refused.value).encode()
+        assert len(str(refused.value).splitlines()) == 1

@@ -159,8 +159,11 @@ def test_status_tells_whole_damaged_and_missing_files_apart(store, content):
         "size": None,
         "address": states["layer_xl_bg2ble"].address,
         "problem": "",
+        "warning": "",
     }
     assert store.verify("layer_xl_fg2ble").problem == ""
+    assert store.verify("layer_xl_fg2ble").is_installed
+    assert "not the file that was published at revision e337e9d" in store.verify("layer_xl_fg2ble").warning
     with pytest.raises(WeightsError, match="use one of"):
         store.verify("nothing")
     with pytest.raises(WeightsError, match="damaged"):

@@ -427,7 +427,7 @@ class TestRoutes:
             ("compose", {"scale": "big"}, "scale must be a number from 0 to 100"),
             ("compose", {"scale": 100.0, "foreground": [[[0] * 4] * 200] * 200}, "megapixels"),
             ("compose", {"left": 0.5}, "left must be a whole number of pixels"),
-            ("compose", {"left": 1e300}, "left must be a number from"),
+            ("compose", {"left": 1e300}, "left must be a whole number of pixels from -1000000 to 1000000"),
             ("compose", {"linear": "maybe"}, "linear must be true or false"),
             ("decode", {"latent": None}, 'no latent "latent"'),
             ("decode", {"latent": 5}, 'no latent "latent"'),
