@@ -1,0 +1,170 @@
+// Settings after the result: size, number, seed, and everything else in one closed part.
+
+import { fill, h, icon } from "./dom.js";
+import { control, labelled, labelOf, numberBox, textBox } from "./fields.js";
+import { isChained, LAYERS } from "./form.js";
+import { pictureSlot } from "./slots.js";
+import { plainLabel, t } from "./words.js";
+
+const ELSEWHERE = new Set([
+  "prompt",
+  "width",
+  "height",
+  "batch",
+  "seed",
+  "method",
+  "enabled",
+  "client",
+  "attended",
+  "preview",
+]);
+const GROUPS = {
+  prompt: "Prompt",
+  sampling: "Sampling",
+  picture: "Start from a picture",
+  layers: "Layers",
+  edges: "Edges",
+};
+
+/** The last part of the form. */
+export function settingsPart(app) {
+  return h(
+    "section",
+    { class: "settings", "aria-label": t("Settings") },
+    sizes(app),
+    h("div", { class: "pair" }, labelled(app, "batch", numberBox(app, "batch"), { help: false }), seed(app)),
+    advanced(app),
+  );
+}
+
+function sizes(app) {
+  const { form, model } = app;
+  const note = h("p", { class: "help caution", id: "size-note", hidden: true });
+  const boxes = h(
+    "div",
+    { class: "pair sizes" },
+    labelled(app, "width", numberBox(app, "width", model.limits.multiple), { help: false }),
+    labelled(app, "height", numberBox(app, "height", model.limits.multiple), { help: false }),
+  );
+  const chips =
+    model.sizes.length > 1
+      ? h(
+          "fieldset",
+          { class: "aspects" },
+          h("legend", { class: "unseen" }, t("Shape")),
+          ...model.sizes.map((size) => aspect(app, size)),
+        )
+      : null;
+  const update = () => {
+    const { width, height } = form.store.get();
+    const area = Math.sqrt(width * height) / model.size;
+    const own = model.sizes.some((size) => size.width === width && size.height === height);
+    const told = sizeNote(model, own, area);
+    note.hidden = !told;
+    fill(note, told);
+  };
+  form.store.watch(update, "width", "height");
+  update();
+  return h("div", { class: "size-part" }, chips, boxes, note);
+}
+
+function sizeNote(model, own, area) {
+  if (own) return "";
+  if (model.fixed_size) return t(model.size_note ?? "");
+  if (area > 1.5) return t("Much larger than this model was made for: things may come out twice.");
+  return area < 0.6 ? t("Much smaller than this model was made for: things may come out in pieces.") : "";
+}
+
+function aspect(app, { label, width, height }) {
+  const choose = () => app.form.store.set({ width, height });
+  const radio = h("input", { type: "radio", name: "aspect", class: "unseen", onchange: choose });
+  const update = () => {
+    const state = app.form.store.get();
+    radio.checked = state.width === width && state.height === height;
+  };
+  app.form.store.watch(update, "width", "height");
+  update();
+  const longer = Math.max(width, height);
+  const shape = h("span", {
+    class: "shape",
+    style: `width:${(18 * width) / longer}px;height:${(18 * height) / longer}px`,
+  });
+  return h("label", { class: "aspect", title: `${width} × ${height}` }, radio, shape, h("span", {}, label));
+}
+
+function seed(app) {
+  const element = labelled(
+    app,
+    "seed",
+    textBox(app, "seed", { inputMode: "numeric", placeholder: t("random"), autocomplete: "off" }),
+    { help: false },
+  );
+  const clear = () => app.form.store.set({ seed: "" });
+  const button = h(
+    "button",
+    {
+      type: "button",
+      class: "quiet square inside-end",
+      title: t("Random seed"),
+      "aria-label": t("Random seed"),
+      onclick: clear,
+    },
+    icon("dice"),
+  );
+  const box = element.querySelector("input");
+  box.after(button);
+  box.addEventListener("input", () => app.form.store.set({ seed: box.value.trim() }));
+  return element;
+}
+
+function advanced(app) {
+  const { properties } = app.form.schema;
+  const parts = Object.entries(GROUPS).map(([group, title]) => {
+    const names = Object.keys(properties).filter((name) => properties[name].group === group && isAdvanced(name));
+    return names.length
+      ? h("fieldset", { class: "group" }, h("legend", {}, t(title)), ...names.map((name) => oneOf(app, name)))
+      : null;
+  });
+  return h(
+    "details",
+    { class: "advanced" },
+    h("summary", {}, t("Advanced")),
+    h("div", { class: "inside" }, methodList(app), ...parts.filter(Boolean)),
+  );
+}
+
+function isAdvanced(name) {
+  return !ELSEWHERE.has(name) && !LAYERS.includes(name) && !LAYERS.some((layer) => name === `${layer}_prompt`);
+}
+
+function oneOf(app, name) {
+  if (name !== "init" && name !== "mask" && name !== "strength") return control(app, name);
+  const element = name === "strength" ? control(app, name) : pictureSlot(app, name);
+  const update = () => {
+    element.hidden = isChained(app.form) || (name !== "init" && !app.form.store.get().pictures.init);
+  };
+  app.form.store.watch(update, "pictures", "method", "chained");
+  update();
+  return element;
+}
+
+/** The methods by the labels that papers, forums and other programs use. */
+function methodList(app) {
+  return labelled(app, "method", (id, about) => {
+    const { usable, store } = app.form;
+    const options = usable.map((method) => h("option", { value: method.label }, plainLabel(method.label)));
+    const box = h(
+      "select",
+      { id, "aria-describedby": about, onchange: () => store.set({ method: box.value }) },
+      ...options,
+    );
+    const outcome = h("p", { class: "help" });
+    const update = () => {
+      box.value = store.get().method;
+      fill(outcome, t(`Gives ${app.form.method()?.outcome}.`));
+    };
+    store.watch(update, "method");
+    update();
+    return h("div", {}, box, outcome);
+  });
+}
