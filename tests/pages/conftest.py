@@ -28,3 +28,20 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Both families on random weights."""
+    from tests.pages.page_server import tiny_engine
+
+    return tiny_engine(tmp_path_factory.mktemp("layers"))
+
+
+@pytest.fixture(scope="session")
+def address(engine: Any) -> Iterator[str]:
+    """The page on that engine."""
+    from tests.pages.page_server import page_of
+
+    with page_of(engine) as address:
+        yield address

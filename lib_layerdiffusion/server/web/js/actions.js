@@ -23,7 +23,7 @@ function group(title, ...content) {
     "div",
     { class: "action-group", role: "group", "aria-label": t(title) },
     h("span", { class: "action-title" }, t(title)),
-    ...content,
+    h("div", { class: "action-row" }, ...content.filter(Boolean)),
   );
 }
 

@@ -12,7 +12,6 @@ const THEME_NAMES = { auto: "Theme: as the system", light: "Theme: light", dark:
 export function createBar(model) {
   const tools = h("nav", { "aria-label": t("Tools") }, toolLink("create", "Create"), toolLink("compose", "Compose"));
   addEventListener("hashchange", showTool);
-  showTool();
   return [
     h(
       "div",

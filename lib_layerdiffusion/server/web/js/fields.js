@@ -126,7 +126,7 @@ export function textArea(app, name, properties = {}) {
 }
 
 function switchControl(app, name) {
-  return labelled(app, name, (id, about) => {
+  const line = labelled(app, name, (id, about) => {
     const element = h("input", { id, type: "checkbox", class: "switch", "aria-describedby": about });
     return bound(
       app,
@@ -138,6 +138,8 @@ function switchControl(app, name) {
       },
     );
   });
+  line.classList.add("switch-line");
+  return line;
 }
 
 function choiceControl(app, name, values) {

@@ -33,7 +33,12 @@ export function cardsOf(form) {
   for (const method of form.usable) {
     if (!seen.has(method.title) || method.preferred) seen.set(method.title, method);
   }
-  return [...seen.values()];
+  return [...seen.values()].sort((one, other) => place(one) - place(other));
+}
+
+/** From the plainest to what needs most: by the pictures that go in, then by the layers that come out. */
+function place({ inputs, layers }) {
+  return inputs.length * 10 + (inputs.includes("foreground") ? 1 : 0) + (inputs.length ? 0 : (layers.length - 1) * 6);
 }
 
 /** The picture that a two-step chain begins with, "" where the chosen method begins none. */

@@ -1,7 +1,7 @@
 // Settings after the result: size, number, seed, and everything else in one closed part.
 
 import { fill, h, icon } from "./dom.js";
-import { control, labelled, labelOf, numberBox, textBox } from "./fields.js";
+import { control, labelled, numberBox, textBox } from "./fields.js";
 import { isChained, LAYERS } from "./form.js";
 import { pictureSlot } from "./slots.js";
 import { plainLabel, t } from "./words.js";
@@ -19,7 +19,7 @@ const ELSEWHERE = new Set([
   "preview",
 ]);
 const GROUPS = {
-  prompt: "Prompt",
+  prompt: "",
   sampling: "Sampling",
   picture: "Start from a picture",
   layers: "Layers",
@@ -38,41 +38,42 @@ export function settingsPart(app) {
 }
 
 function sizes(app) {
+  const { model } = app;
+  const chips = h("fieldset", { class: "aspects" }, h("legend", { class: "unseen" }, t("Shape")));
+  chips.append(...model.sizes.map((size) => aspect(app, size)));
+  return h(
+    "div",
+    { class: "size-part" },
+    model.sizes.length > 1 && chips,
+    model.fixed_size ? onlySizes(model) : freeSize(app),
+  );
+}
+
+/** What a model cannot do is not offered, and why is said before. */
+function onlySizes(model) {
+  const sizes = model.sizes.map(({ width, height }) => `${width} × ${height}`).join(", ");
+  return h("p", { class: "help", id: "size-note" }, t("This small model makes pictures of {sizes} only.", { sizes }));
+}
+
+function freeSize(app) {
   const { form, model } = app;
   const note = h("p", { class: "help caution", id: "size-note", hidden: true });
-  const boxes = h(
-    "div",
-    { class: "pair sizes" },
-    labelled(app, "width", numberBox(app, "width", model.limits.multiple), { help: false }),
-    labelled(app, "height", numberBox(app, "height", model.limits.multiple), { help: false }),
-  );
-  const chips =
-    model.sizes.length > 1
-      ? h(
-          "fieldset",
-          { class: "aspects" },
-          h("legend", { class: "unseen" }, t("Shape")),
-          ...model.sizes.map((size) => aspect(app, size)),
-        )
-      : null;
+  const side = (name) => labelled(app, name, numberBox(app, name, model.limits.multiple), { help: false });
   const update = () => {
     const { width, height } = form.store.get();
-    const area = Math.sqrt(width * height) / model.size;
-    const own = model.sizes.some((size) => size.width === width && size.height === height);
-    const told = sizeNote(model, own, area);
+    const told = sizeNote(Math.sqrt(width * height) / model.size);
     note.hidden = !told;
-    fill(note, told);
+    fill(note, t(told));
   };
   form.store.watch(update, "width", "height");
   update();
-  return h("div", { class: "size-part" }, chips, boxes, note);
+  return h("div", {}, h("div", { class: "pair" }, side("width"), side("height")), note);
 }
 
-function sizeNote(model, own, area) {
-  if (own) return "";
-  if (model.fixed_size) return t(model.size_note ?? "");
-  if (area > 1.5) return t("Much larger than this model was made for: things may come out twice.");
-  return area < 0.6 ? t("Much smaller than this model was made for: things may come out in pieces.") : "";
+/** share: of the side of the pictures that the model was made for. */
+function sizeNote(share) {
+  if (share > 1.5) return "Much larger than this model was made for: things may come out twice.";
+  return share < 0.6 ? "Much smaller than this model was made for: things may come out in pieces." : "";
 }
 
 function aspect(app, { label, width, height }) {
@@ -122,7 +123,7 @@ function advanced(app) {
   const parts = Object.entries(GROUPS).map(([group, title]) => {
     const names = Object.keys(properties).filter((name) => properties[name].group === group && isAdvanced(name));
     return names.length
-      ? h("fieldset", { class: "group" }, h("legend", {}, t(title)), ...names.map((name) => oneOf(app, name)))
+      ? h("fieldset", { class: "group" }, title && h("legend", {}, t(title)), ...names.map((name) => oneOf(app, name)))
       : null;
   });
   return h(
@@ -150,21 +151,26 @@ function oneOf(app, name) {
 
 /** The methods by the labels that papers, forums and other programs use. */
 function methodList(app) {
-  return labelled(app, "method", (id, about) => {
-    const { usable, store } = app.form;
-    const options = usable.map((method) => h("option", { value: method.label }, plainLabel(method.label)));
-    const box = h(
-      "select",
-      { id, "aria-describedby": about, onchange: () => store.set({ method: box.value }) },
-      ...options,
-    );
-    const outcome = h("p", { class: "help" });
-    const update = () => {
-      box.value = store.get().method;
-      fill(outcome, t(`Gives ${app.form.method()?.outcome}.`));
-    };
-    store.watch(update, "method");
-    update();
-    return h("div", {}, box, outcome);
-  });
+  return labelled(
+    app,
+    "method",
+    (id, about) => {
+      const { usable, store } = app.form;
+      const options = usable.map((method) => h("option", { value: method.label }, plainLabel(method.label)));
+      const box = h(
+        "select",
+        { id, "aria-describedby": about, onchange: () => store.set({ method: box.value }) },
+        ...options,
+      );
+      const outcome = h("p", { class: "help" });
+      const update = () => {
+        box.value = store.get().method;
+        fill(outcome, t(`Gives ${app.form.method()?.outcome}.`));
+      };
+      store.watch(update, "method");
+      update();
+      return h("div", {}, box, outcome);
+    },
+    { label: t("Method, by its original label") },
+  );
 }

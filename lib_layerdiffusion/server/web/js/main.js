@@ -1,7 +1,7 @@
 // The page: what the server knows is asked once, then the parts are put together.
 
 import { api } from "./api.js";
-import { createBar } from "./bar.js";
+import { createBar, showTool } from "./bar.js";
 import { createCompose } from "./compose.js";
 import { h } from "./dom.js";
 import { takeDrops } from "./drops.js";
@@ -24,6 +24,7 @@ async function main() {
     throw error;
   }
   document.getElementById("bar").append(...createBar(app.model));
+  showTool();
   view.append(promptPart(app), runBar(app), createStage(app), settingsPart(app));
   document.getElementById("compose").append(...createCompose(app));
   takeDrops(app);
