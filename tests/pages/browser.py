@@ -60,9 +60,7 @@ def visit(
     ready: a selector that is there once the page is. foreign: machines that it may ask. expected: pieces of complaints
     that belong to what a test does. context_options: of Playwright's browser context.
     """
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, accept_downloads=True, **context_options
-    )
+    context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **context_options)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     opened = Visit(page)

@@ -58,7 +58,7 @@ def test_cards_say_what_one_gets_and_the_list_has_the_labels(browser, address):
             "Show what is behind it",
         ]
         assert page.locator(".card svg").count() == 6
-        assert "batch size" not in page.content()
+        assert "batch size" not in page.text_content("body")
         advanced(page)
         options = page.locator("#method option").all_inner_texts()
         assert [option in label for option, label in zip(options, METHODS, strict=True)] == [True] * len(METHODS)
@@ -111,7 +111,7 @@ def test_layers_are_seen_and_the_layered_file_is_that_of_the_chosen_picture(brow
         ora = saved(page, page.locator(".actions a", has_text=".ora").click, tmp_path)
         png = saved(page, page.locator(".actions a", has_text="PNG").click, tmp_path)
         everything = saved(page, page.locator(".actions a", has_text="zip").click, tmp_path)
-    layers = {layer.name: layer.picture for layer in read_ora(ora)}
+    layers = {layer.name: layer.picture for layer in read_ora(ora).layers}
     assert np.array_equal(layers["background"][..., :3], np.asarray(Image.open(png).convert("RGB")))
     assert png.name.endswith("background.png")
     assert found["seed"] in ora.name
@@ -168,7 +168,11 @@ def test_history_and_settings_again(browser, address):
         page.locator(".run-choice").nth(1).click()
         assert page.inner_text(".caption b") == "first"
         page.locator("button", has_text="Use these settings again").click()
-        assert (page.input_value("#prompt"), page.input_value("#steps"), page.input_value("#seed")) == ("first", "3", "")
+        assert (page.input_value("#prompt"), page.input_value("#steps"), page.input_value("#seed")) == (
+            "first",
+            "3",
+            "",
+        )
         page.locator("button", has_text="Reuse seed").click()
         assert page.input_value("#seed") == "5"
         page.hover(".run-tile >> nth=1")
