@@ -75,7 +75,7 @@ class SharingUnit(nn.Module):
         if run.weight == 0:
             source = hidden if context is None else context
             q, k, v = attention.to_q(hidden), attention.to_k(source), attention.to_v(source)
-            return attention.to_out[0](run.attention(q, k, v, attention.heads))
+            return attention.to_out[0](self._attend(q, k, v, attention.heads, run, framed=False))
         rows, tokens, channels = hidden.shape
         if rows % self.frames:
             raise InputError(f"The batch size must be a multiple of {self.frames} for this method; {rows} is not.")
@@ -92,16 +92,26 @@ class SharingUnit(nn.Module):
         q = self._project("q", states, attention.to_q, run)
         k = self._project("k", source, attention.to_k, run)
         v = self._project("v", source, attention.to_v, run)
-        change = self._project("out", run.attention(q, k, v, attention.heads), attention.to_out[0], run)
+        attended = self._attend(q, k, v, attention.heads, run, framed=True)
+        change = self._project("out", attended, attention.to_out[0], run)
         temporal = self._across_frames(states + change, attention.heads, run)
         change = torch.add(change, temporal, alpha=run.weight).view(self.frames, -1, tokens, channels)
         if control is not None:
             change = torch.add(change, control, alpha=run.weight)
         return change.transpose(0, 1).reshape(rows, tokens, channels)
 
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, run: SharingRun, *, framed: bool) -> Tensor:
+        """The host's attention, or what another extension put in its place. framed: rows go frame by frame."""
+        if run.replacement is None:
+            return run.attention(q, k, v, heads)
+        if not framed:
+            return run.replacement(q, k, v)
+        by_picture = (x.unflatten(0, (self.frames, -1)).transpose(0, 1).flatten(0, 1) for x in (q, k, v))
+        return run.replacement(*by_picture).unflatten(0, (-1, self.frames)).transpose(0, 1).flatten(0, 1)
+
     def _control(self, tokens: int, hidden: Tensor, run: SharingRun) -> Tensor:
         """The condition's addition for every frame, [frames, 1, N, C]."""
-        signal = run.signals.get(tokens)
+        signal = run.signal(tokens)
         if signal is None or self.control_convs is None:
             raise InputError("The condition picture does not have the size of the generated picture.")
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 T = TypeVar("T")
+_RATIO_TOLERANCE = 0.25
+"""How far, as a logarithm, rounding may take the ratio of a few tokens' sides from that of the picture."""
 
 
 class AttentionLayer(Protocol):
@@ -52,6 +54,8 @@ class SharingRun:
     signals: tokens -> condition signal [1, 256, h, w]. weight: scales every learned addition; 0 is the plain layer.
     can_fold: tells for which of the UNet's linear layers the updates may be multiplied out once per run.
     attention: the host's kernel, (q [B, N, C], k [B, M, C], v [B, M, C], heads) -> [B, N, C].
+    replacement: in place of `attention` for the call of one layer, or None: what another extension put there, from q, k
+    and v in the batch's own order of rows.
     conditional: bool [B], set by the host before every call of the UNet: the rows that follow the prompt; without it
     there are no frame contexts.
     """
@@ -61,9 +65,11 @@ class SharingRun:
     weight: float = 1.0
     attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
     can_fold: Callable[[object], bool] = is_plain_linear
+    replacement: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     conditional: Tensor | None = None
     _kept: dict[Hashable, _Kept] = field(default_factory=dict, repr=False)
     _contexts: tuple[Tensor, Tensor, object, Tensor] | None = field(default=None, repr=False)
+    _resized: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def once(self, key: Hashable, source: Tensor, make: Callable[[], T]) -> T:
         """`make()`, computed anew only when `source` is another tensor or was written to; not kept under autograd."""
@@ -78,7 +84,34 @@ class SharingRun:
     def forget(self) -> None:
         """Drop everything that was computed once: products with the UNet's weights, signals' additions, contexts."""
         self._kept.clear()
+        self._resized.clear()
         self._contexts = None
+
+    @property
+    def signal_size(self) -> tuple[int, int] | None:
+        """Height and width of the latent that the condition signals are made for, None where there are none."""
+        if not self.signals:
+            return None
+        height, width = self.signals[max(self.signals)].shape[-2:]
+        return height, width
+
+    def signal(self, tokens: int) -> Tensor | None:
+        """The condition signal for a layer of that many tokens, None where the picture cannot have such a size.
+
+        A UNet that is made to work on fewer tokens than its own (Kohya's HRFix) gets the signal of the next larger
+        size, resampled.
+        """
+        found = self.signals.get(tokens, self._resized.get(tokens))
+        if found is not None or not self.signals:
+            return found
+        larger = min((count for count in self.signals if count > tokens), default=max(self.signals))
+        source = self.signals[larger]
+        size = _nearest_size(tokens, source.shape[-2] / source.shape[-1])
+        if size is None:
+            return None
+        resized = functional.interpolate(source.float(), size=size, mode="bilinear", antialias=True).to(source)
+        self._resized[tokens] = resized
+        return resized
 
     def contexts(self, context: Tensor, frames: int) -> Tensor:
         """The context of every row: a frame's own in its conditional rows, the batch's elsewhere.
@@ -106,3 +139,10 @@ def _with_frame_contexts(context: Tensor, own: Sequence[Tensor | None], conditio
             replacement = item.to(rows).repeat(1, length // item.shape[1], 1)
             rows[of_frame] = torch.where(conditional[of_frame, None, None], replacement, rows[of_frame])
     return rows
+
+
+def _nearest_size(tokens: int, ratio: float) -> tuple[int, int] | None:
+    """Height and width with that product whose ratio comes nearest to `ratio`; None where none comes near."""
+    heights = [height for height in range(1, tokens + 1) if tokens % height == 0]
+    height = min(heights, key=lambda side: abs(math.log(side * side / tokens / ratio)))
+    return (height, tokens // height) if abs(math.log(height * height / tokens / ratio)) <= _RATIO_TOLERANCE else None

@@ -14,6 +14,7 @@ from lib_layerdiffusion.networks.attention_sharing import (
     SharingUnit,
     is_plain_linear,
 )
+from lib_layerdiffusion.networks.sharing_run import attend
 from tests.golden import expected, filled, relative_error, rgba, tensor
 
 CASES = [(1, False), (2, False), (3, False), (2, True)]
@@ -141,10 +142,44 @@ def test_more_positions_than_attention_kernels_take():
 
 
 @torch.no_grad()
-def test_a_signal_of_another_size_is_refused():
+def test_a_signal_of_another_shape_is_refused():
     unit = SharingUnit(32, None, frames=2, rank=4, signal_channels=8)
     with pytest.raises(InputError, match="size"):
-        unit(torch.randn(2, 16, 32), BaseAttention(32, 32), None, SharingRun(signals={64: torch.zeros(1, 8, 8, 8)}))
+        unit(torch.randn(2, 17, 32), BaseAttention(32, 32), None, SharingRun(signals={64: torch.zeros(1, 8, 8, 8)}))
+
+
+@torch.no_grad()
+def test_a_unet_that_works_on_fewer_tokens_gets_the_signal_of_that_size():
+    """Kohya's HRFix makes all sizes of a UNet smaller for the first steps."""
+    whole = torch.linspace(0, 1, 12 * 18).view(1, 1, 12, 18).expand(1, 8, 12, 18).contiguous()
+    run = SharingRun(signals={12 * 18: whole})
+    resized = run.signal(6 * 9)
+    assert resized is not None
+    assert resized.shape == (1, 8, 6, 9)
+    pooled = torch.nn.functional.avg_pool2d(whole, 2)
+    torch.testing.assert_close(resized[..., 1:-1, 1:-1], pooled[..., 1:-1, 1:-1], atol=1e-3, rtol=0)
+    assert run.signal(6 * 9) is resized
+    assert run.signal(12 * 18) is whole
+    assert run.signal(7 * 31) is None
+    assert SharingRun().signal(64) is None
+    assert run.signal_size == (12, 18)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 3])
+def test_another_attention_gets_rows_in_the_batchs_order(frames):
+    """Extensions tell conditional rows by their place in the batch."""
+    unit, base = SharingUnit(32, None, frames=frames, rank=4, signal_channels=None), BaseAttention(32, 32)
+    hidden, seen = torch.randn(2 * frames, 16, 32), []
+
+    def other(q, k, v):
+        seen.append((q, k, v))
+        return attend(q, k, v, base.heads)
+
+    plain = unit(hidden, base, None, SharingRun())
+    torch.testing.assert_close(unit(hidden, base, None, SharingRun(replacement=other)), plain)
+    for value, layer in zip(seen[0], (base.to_q, base.to_k, base.to_v), strict=True):
+        torch.testing.assert_close(value, layer(hidden))
 
 
 @torch.no_grad()

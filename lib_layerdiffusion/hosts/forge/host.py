@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lib_layerdiffusion.errors import ModelError
+from lib_layerdiffusion.hosts.forge import sharing as sharing_layers
 from lib_layerdiffusion.hosts.forge import unet as patching
 from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
@@ -131,5 +132,7 @@ class ForgeHost:
         key = tuple(injection.conditions[0].shape) if injection.conditions else ()
         if key not in self._sharing:
             signals = self._models.signals(patcher, injection.conditions[0]) if injection.conditions else {}
-            self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=patching.can_fold)
-        patching.add_sharing(self._backend, patched, sharing, self._sharing[key])
+            self._sharing[key] = SharingRun(
+                signals=signals, weight=injection.strength, can_fold=sharing_layers.can_fold
+            )
+        sharing_layers.add_sharing(self._backend, patched, sharing, self._sharing[key])

@@ -5,8 +5,7 @@ Only a clone of the UNet's patcher is changed, so the host undoes everything whe
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,10 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError, WeightsError
 from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
+from lib_layerdiffusion.hosts.forge.sharing import ATTENTION, in_file_order, refuse_conflicts
 from lib_layerdiffusion.networks import AttentionSharing
-from lib_layerdiffusion.networks.attention_sharing import SharingRun
 from lib_layerdiffusion.unet.injection import KEY_PREFIX, Injection, WeightOffsets
 
-_ATTENTION = re.compile(r"(input_blocks|output_blocks|middle_block)\.(?:.+\.)?transformer_blocks\.\d+\.attn[12]")
-_PARTS = ("input_blocks", "output_blocks", "middle_block")
 _QUERY = ".to_q.weight"
 
 
@@ -33,11 +30,6 @@ class LayerConditions:
 
     latents: Tensor | None = None
     prompts: Callable[[int], tuple[Any, Any]] | None = None
-
-
-def in_file_order(layers: Iterable[str]) -> list[str]:
-    """Names of attention layers, given in the order of the UNet, in that of attention-sharing files: middle last."""
-    return sorted(layers, key=lambda name: _PARTS.index(name.split(".", 1)[0]))
 
 
 def logical_shape(parameter: Tensor) -> tuple[int, ...]:
@@ -63,7 +55,7 @@ def check_sharing(parameters: Mapping[str, Tensor], sharing: AttentionSharing) -
         WeightsError: they do not.
     """
     queries = (name.removeprefix(KEY_PREFIX).removesuffix(_QUERY) for name in parameters if name.endswith(_QUERY))
-    layers = in_file_order(name for name in queries if _ATTENTION.fullmatch(name))
+    layers = in_file_order(name for name in queries if ATTENTION.fullmatch(name))
     widths = [logical_shape(parameters[f"{KEY_PREFIX}{name}{_QUERY}"])[1] for name in layers]
     units = [unit.temporal_i.in_features for unit in sharing.units]
     if widths != units:
@@ -82,49 +74,6 @@ def add_offsets(backend: Backend, patcher: Any, offsets: WeightOffsets, identity
     if len(placed) != len(offsets):
         missing = ", ".join(sorted(set(offsets) - {name.removeprefix(KEY_PREFIX) for name in placed})[:3])
         raise WeightsError(f"The host found no place for {len(offsets) - len(placed)} weights, such as {missing}.")
-
-
-def add_sharing(backend: Backend, patcher: Any, sharing: AttentionSharing, run: SharingRun) -> None:
-    """Lead every attention layer through its unit.
-
-    Only `forward` of a layer is replaced and the layer stays where it is, so that LoRAs find its weights by name.
-    """
-    run.attention = backend.attention
-    modules = dict(patcher.model.diffusion_model.named_modules())
-    for name, unit in zip(in_file_order(filter(_ATTENTION.fullmatch, modules)), sharing.units, strict=True):
-        patcher.add_object_patch(f"{KEY_PREFIX}{name}.forward", _forward(unit, modules[name], run))
-
-
-def _forward(unit: Any, layer: Any, run: SharingRun) -> Callable[..., Tensor]:
-    def forward(x: Tensor, context: Tensor | None = None, **_: Any) -> Tensor:
-        return unit(x, layer, context, run)
-
-    return forward
-
-
-def can_fold(_layer: object) -> bool:
-    """Updates are never multiplied out here: layers may be offloaded, cast on the fly or quantised at any time."""
-    return False
-
-
-def refuse_conflicts(model_options: Mapping[str, Any]) -> None:
-    """Refuse what takes attention layers apart, since a unit stands in for a whole layer.
-
-    Raises:
-        HostError: token merging or another extension's attention patch is active.
-    """
-    options = model_options.get("transformer_options", {})
-    patches, replaced = options.get("patches", {}), options.get("patches_replace", {})
-    if patches.get("attn1_patch") or patches.get("attn2_patch"):
-        raise HostError(
-            "Token merging and other patches of attention inputs cannot be used together with SD1.5 layer methods: set "
-            "Token merging ratio to 0, or switch the other extension off."
-        )
-    if replaced.get("attn1") or replaced.get("attn2"):
-        raise HostError(
-            "Self-attention guidance, IP-Adapter and other replacements of attention cannot be used together with "
-            "SD1.5 layer methods: switch the other extension off, or use an SDXL method."
-        )
 
 
 class LayerSteps:
@@ -204,8 +153,8 @@ class LayerSteps:
             return
         if self._conditions.latents.shape[2:] != x.shape[2:]:
             raise HostError(
-                "The condition picture has another size than the picture that is sampled: switch tiled sampling off, "
-                "or use a method without condition pictures."
+                "The condition picture has another size than the picture that is sampled: switch tiled sampling "
+                "off, or use a method without condition pictures."
             )
         latents = self._conditions.latents.to(x).expand(x.shape[0], -1, -1, -1)
         for group in [*cond, *(uncond or [])]:

@@ -42,7 +42,12 @@ class Block(nn.Module):
             q, k, v = self.attn1.to_q(n), self.attn1.to_k(n), self.attn1.to_v(n)
             n = self.attn1.to_out(replace(q, k, v, {**options, "n_heads": HEADS}))
         x = x + n
-        return x + self.attn2(self.norm2(x), context=context, transformer_options=options)
+        n = self.norm2(x)
+        replace = options.get("patches_replace", {}).get("attn2", {}).get(options["block"])
+        if replace is None:
+            return x + self.attn2(n, context=context, transformer_options=options)
+        q, k, v = self.attn2.to_q(n), self.attn2.to_k(context), self.attn2.to_v(context)
+        return x + self.attn2.to_out(replace(q, k, v, options))
 
 
 class Transformer(nn.Module):
@@ -72,9 +77,9 @@ class UNet(nn.Module):
         self.output_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(2 * WIDTH, WIDTH, 1), Transformer()])])
         self.out = nn.Conv2d(WIDTH, 4, 3, padding=1)
 
-    def forward(self, x, t, context, options):
+    def forward(self, x, t, context=None, transformer_options=None):
         def at(block):
-            return {**options, "block": block}
+            return {**transformer_options, "block": block, "block_index": 0, "n_heads": HEADS}
 
         first = self.input_blocks[0](x) + torch.sin(t)[:, None, None, None]
         first = self.input_blocks[1][1](self.input_blocks[1][0](first), context, at(("input", 1)))
@@ -104,7 +109,7 @@ class KModel(nn.Module):
     def apply_model(self, x, sigma, c_crossattn, c_concat=None, transformer_options=None):
         scaled = x / (sigma[:, None, None, None] ** 2 + 1) ** 0.5
         stacked = scaled if c_concat is None else torch.cat([scaled, c_concat], dim=1)
-        noise = self.diffusion_model(stacked, sigma, c_crossattn, transformer_options)
+        noise = self.diffusion_model(stacked, sigma, context=c_crossattn, transformer_options=transformer_options)
         return x - noise * sigma[:, None, None, None]
 
 

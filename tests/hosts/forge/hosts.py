@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lib_layerdiffusion.settings.fields import FIELDS
@@ -171,6 +173,15 @@ def _answered(image: Image.Image) -> Image.Image:
     return answer
 
 
+def _adapted(q: Any, k: Any, v: Any, extra: dict[str, Any], *, share: float) -> Any:
+    """As IP-Adapter: attention, and more in the rows that follow the prompt, by their order in the batch."""
+    from backend.attention import attention_function
+
+    rows = len(q) // len(extra["cond_or_uncond"])
+    marks = torch.tensor(extra["cond_or_uncond"]).repeat_interleave(rows)[:, None, None]
+    return attention_function(q, k, v, extra["n_heads"]) + share * (1 - marks)
+
+
 class _Guidance:
     """What attention guidance and token merging do to a UNet."""
 
@@ -186,6 +197,10 @@ class _Guidance:
         options = unet.model_options["transformer_options"]
         if self.kind == "sag":
             options["patches_replace"] = {"attn1": {("middle", 0): lambda q, k, v, extra: v}}
+        elif self.kind in ("itself", "adapter"):
+            attend = partial(_adapted, share=float(self.kind == "adapter"))
+            blocks = [("input", 1), ("middle", 0), ("output", 0)]
+            options["patches_replace"] = {kind: dict.fromkeys(blocks, attend) for kind in ("attn1", "attn2")}
         elif self.kind == "tome":
             options["patches"] = {"attn1_patch": [lambda n, context, value, extra: (n, context, value)]}
         else:

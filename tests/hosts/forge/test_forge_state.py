@@ -69,20 +69,31 @@ def test_a_failed_img2img_leaves_the_vae_alone(forge, ask, rgba, rgb):
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("kind", ["sag", "tome"])
-def test_what_takes_attention_apart_is_refused(forge, ask, kind):
+def test_what_changes_the_tokens_of_attention_is_refused(forge, ask):
     """Fault 22, before a step is done."""
-    result = forge.run(ask(TRANSPARENT), guidance=kind)
+    result = forge.run(ask(TRANSPARENT), guidance="tome")
     assert "cannot be used together" in result.message
     assert result.message.count(". ") == 0
 
 
 @pytest.mark.usefixtures("unchanged")
-def test_perturbed_attention_guidance_works_together(forge, ask):
-    """Fault 22."""
-    result = forge.run(ask(TOGETHER), batch_size=3, guidance="pag")
+@pytest.mark.parametrize("kind", ["sag", "pag"])
+def test_what_replaces_attention_works_together(forge, ask, kind):
+    """Fault 22: the units attend through it."""
+    result = forge.run(ask(TOGETHER), batch_size=3, guidance=kind)
     assert result.error is None
     assert not result.same_as(forge.run(ask(TOGETHER), batch_size=3))
+
+
+@pytest.mark.parametrize("method", [TRANSPARENT, TOGETHER])
+def test_an_attention_that_is_replaced_by_itself_changes_nothing(fake, ask, method):
+    """IP-Adapter of weight 0: the block bypasses its layer, and nothing of the method may get lost."""
+    args = ask(method, preview=False)
+    plain = fake.run(args, batch_size=3)
+    replaced = fake.run(args, batch_size=3, guidance="itself")
+    for one, other in zip(plain.images, replaced.images, strict=True):
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+    assert not fake.run(args, batch_size=3, guidance="adapter").same_as(plain)
 
 
 def test_guidance_and_offsets_work_together(forge, ask):
