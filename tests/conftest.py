@@ -22,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="a checkout of Stable Diffusion WebUI Forge to run the contract tests in",
     )
+    parser.addoption(
+        "--alpha-matrix",
+        type=Path,
+        default=None,
+        help="file to append a line to for each row of the table in docs/alpha.md that was run in a real host",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from lib_layerdiffusion.settings.fields import FIELDS
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "layerdiffusion.py"
 LORA = "<lora:rand15:1>"
+SECOND = "second_sd15.safetensors"
 GUIDANCE = {
     "sag": ("selfattentionguidance integrated (sd 1.x, sd 2.x, sdxl)", [True, 0.5, 2.0, 1.0]),
     "pag": ("perturbedattentionguidance integrated", [True, 3.0, 0.0, 0.0, 1.0]),
@@ -225,6 +226,25 @@ def encoded(image: Image.Image) -> str:
 
 
 @contextmanager
+def _upscaling(chosen: Image.Image | None) -> Iterator[None]:
+    """As the gallery's upscale button starts a run of the real host."""
+    from modules.api import api
+
+    own = api.process_images
+
+    def process(p: Any) -> Any:
+        p.firstpass_image, p.txt2img_upscale = chosen, True
+        return own(p)
+
+    if chosen is not None:
+        api.process_images = process
+    try:
+        yield
+    finally:
+        api.process_images = own
+
+
+@contextmanager
 def _interrupted_at(step: int | None) -> Iterator[None]:
     """Interrupt the real host once it has done this many steps, as its button does."""
     from modules import shared
@@ -258,7 +278,10 @@ class RealForge:
     side = 64
 
     def __init__(self, forge: Path, folder: Path) -> None:
-        self.forge = forge
+        self.forge, self.name = forge, forge.name
+        second = folder / "checkpoints"
+        second.mkdir(parents=True)
+        (second / SECOND).symlink_to(forge / "models" / "Stable-diffusion" / "random_sd15.safetensors")
         extensions = folder / "extensions"
         extensions.mkdir(parents=True)
         (extensions / "layerdiffusion").symlink_to(ROOT)
@@ -274,6 +297,7 @@ class RealForge:
         )
         flags += " --skip-python-version-check --skip-version-check --no-hashing --no-download-sd-model"
         sys.argv = ["launch.py", *flags.split(), "--data-dir", str(folder), "--models-dir", str(forge / "models")]
+        sys.argv += ["--ckpt-dir", str(second)]
         import launch  # noqa: F401
         import webui
         from fastapi import FastAPI
@@ -284,7 +308,55 @@ class RealForge:
         script_callbacks.app_started_callback(None, self.api.app)
         self.reports: list[str] = []
         errors.report = lambda message, **_: self.reports.append(message)
-        self.options: dict[str, Any] = {"samples_format": "png", "stealth_pnginfo_option": "Alpha"}
+        self.options: dict[str, Any] = {
+            "samples_format": "png",
+            "stealth_pnginfo_option": "Alpha",
+            "CLIP_stop_at_last_layers": 1,  # the host's API does not put it back
+        }
+
+    @contextmanager
+    def _beside(self, others: Sequence[Any], img2img: bool) -> Iterator[None]:
+        """With other people's scripts installed."""
+        from modules import scripts
+
+        runner = scripts.scripts_img2img if img2img else scripts.scripts_txt2img
+        for other in others:
+            kind = type(other)
+            other.__class__ = type(
+                kind.__name__, (kind, scripts.Script), {"filename": __file__, "title": lambda _: "other"}
+            )
+            runner.alwayson_scripts.append(other)
+        try:
+            yield
+        finally:
+            if others:
+                del runner.alwayson_scripts[-len(others) :]
+            runner.callback_map.clear()
+
+    def second_checkpoint(self) -> str:
+        """The same weights under another name, which the host loads anew."""
+        return SECOND
+
+    def axis_number(self, label: str) -> int:
+        """Of an axis in the X/Y/Z plot of the first tab."""
+        from modules import scripts
+
+        plot = next(data.module for data in scripts.scripts_data if data.path.endswith("xyz_grid.py"))
+        options = [one for one in plot.axis_options if type(one) is plot.AxisOption or not one.is_img2img]
+        return next(number for number, one in enumerate(options) if one.label == label)
+
+    def upscaler_number(self, name: str) -> int:
+        """In the host's list."""
+        from modules import shared
+
+        return next(number for number, one in enumerate(shared.sd_upscalers) if one.name == name)
+
+    def default_args(self, title: str) -> list[Any]:
+        """Of a selectable script."""
+        return {
+            "Outpainting mk2": [None, 64, 4, ["left"], 1.0, 0.05],
+            "Poor man's outpainting": [64, 4, "fill", ["left"]],
+        }[title]
 
     def use(self, family: str) -> None:
         name = f"random_{family}.safetensors"
@@ -298,11 +370,12 @@ class RealForge:
         body = {"prompt": "an apple", "steps": 2, "cfg_scale": 2, "seed": 1, "sampler_name": "Euler", **body}
         body = {"width": self.side, "height": self.side, **body}
         body["alwayson_scripts"] = {} if args is None else {"layerdiffusion": {"args": args}}
+        others, first = body.pop("others", ()), body.pop("firstpass_image", None)
         self._translate(body)
         kind = models.StableDiffusionImg2ImgProcessingAPI if img2img else models.StableDiffusionTxt2ImgProcessingAPI
         self.reports.clear()
         try:
-            with _interrupted_at(body.pop("interrupt_at", None)):
+            with self._beside(others, img2img), _upscaling(first), _interrupted_at(body.pop("interrupt_at", None)):
                 answer = (self.api.img2imgapi if img2img else self.api.text2imgapi)(kind(**body))
         except Exception as error:  # noqa: BLE001
             return Result(error=error, reports=list(self.reports))
@@ -311,7 +384,12 @@ class RealForge:
         return Result(images, None, list(self.reports), info["infotexts"][0], info)
 
     def _translate(self, body: dict[str, Any]) -> None:
-        body["override_settings"] = {**self.options}
+        body["override_settings"] = {**self.options, **body.get("override_settings", {})}
+        if "also" in body:
+            title, values = body.pop("also")
+            body["alwayson_scripts"][title] = {"args": values}
+        if "script" in body:
+            body["script_name"], body["script_args"] = body.pop("script")
         body["override_settings_restore_afterwards"] = False
         guidance = body.pop("guidance", None)
         if guidance == "tome":

@@ -16,7 +16,7 @@ class Postprocessing:
     def __init__(self, change: Callable[[Image.Image], Image.Image]) -> None:
         self.change = change
 
-    def postprocess_image(self, _p: Any, pp: Any) -> None:
+    def postprocess_image(self, _p: Any, pp: Any, *_: Any) -> None:
         pp.image = self.change(pp.image)
 
 
@@ -25,7 +25,7 @@ class Replacing:
 
     args_from = args_to = 0
 
-    def postprocess_image_after_composite(self, _p: Any, pp: Any) -> None:
+    def postprocess_image_after_composite(self, _p: Any, pp: Any, *_: Any) -> None:
         pp.image = pp.image.convert("RGB")
 
 
@@ -34,14 +34,27 @@ class Raising:
 
     args_from = args_to = 0
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
 
-        def fail(*_: Any, **__: Any) -> None:
-            raise RuntimeError(f"no {name} today")
+def _failing(hook: str) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(f"no {hook} today")
 
-        return fail
+    return fail
+
+
+for _hook in (
+    "before_process",
+    "process",
+    "before_process_init_images",
+    "process_before_every_sampling",
+    "post_sample",
+    "postprocess_batch",
+    "postprocess_image",
+    "postprocess_maskoverlay",
+    "postprocess_image_after_composite",
+    "postprocess",
+):
+    setattr(Raising, _hook, _failing(_hook))
 
 
 class Wildcards:
@@ -49,7 +62,7 @@ class Wildcards:
 
     args_from = args_to = 0
 
-    def process(self, p: Any) -> None:
+    def process(self, p: Any, *_: Any) -> None:
         p.all_prompts = [f"{prompt} {number}" for number, prompt in enumerate(p.all_prompts)]
 
 
@@ -112,3 +125,26 @@ class Joining:
         from modules import processing
 
         return processing.process_images(p)
+
+
+class Adapter:
+    """IP-Adapter as far as the UNet goes: an attention of its own in every cross-attention, by the order of rows."""
+
+    args_from = args_to = 0
+
+    def process_before_every_sampling(self, p: Any, *_: Any, **__: Any) -> None:
+        unet = p.sd_model.forge_objects.unet.clone()
+        blocks = [("input", number) for number in (1, 2, 4, 5, 7, 8)] + [("output", n) for n in range(3, 12)]
+        for name, number in [*blocks, ("middle", 0)]:
+            unet.set_model_attn2_replace(self._attend, name, number)
+        p.sd_model.forge_objects.unet = unet
+
+    @staticmethod
+    def _attend(q: Any, k: Any, v: Any, extra: dict[str, Any]) -> Any:
+        from backend.attention import attention_function
+
+        rows = len(q) // len(extra["cond_or_uncond"])
+        out = attention_function(q, k, v, extra["n_heads"]).clone()
+        for part, mark in enumerate(extra["cond_or_uncond"]):
+            out[part * rows : (part + 1) * rows] += 0.1 * (1 - mark)
+        return out
