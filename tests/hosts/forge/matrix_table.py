@@ -1,4 +1,4 @@
-"""The table of docs/alpha.md from what test_forge_matrix.py wrote: `python -m tests.hosts.forge.matrix_table FILE ...`."""
+"""The table of docs/alpha.md from what test_forge_matrix.py wrote: `python -m tests.hosts.forge.matrix_table FILE`."""
 
 from __future__ import annotations
 
