@@ -12,13 +12,18 @@ from typing import Any
 
 from modules import scripts
 
+from lib_layerdiffusion.hosts.forge import callers
+from lib_layerdiffusion.hosts.forge.host import loaded_family
 from lib_layerdiffusion.images.arithmetic import ResizeMode
-from lib_layerdiffusion.methods import METHODS
+from lib_layerdiffusion.methods import METHODS, LayerMethod
 from lib_layerdiffusion.settings.fields import FIELDS, PASS_COUNTS, SettingField, by_own_names
+from lib_layerdiffusion.settings.parsing import LayerSettings
 
 ATTRIBUTE = "layerdiffusion_axis_values"
 PLOT_FILE = "xyz_grid.py"
 LABEL_PREFIX = "[LayerDiffusion] "
+MODEL_AXES = frozenset({"Checkpoint name"})
+"""Axes of the host's under which methods of several families may stand."""
 _ROWS = {row.name: row for row in FIELDS}
 
 
@@ -49,14 +54,28 @@ class Axis:
         """Set the value for one cell; `p` is a copy that shares everything it holds with the other cells' copies."""
         setattr(p, ATTRIBUTE, {**getattr(p, ATTRIBUTE, {}), self.name: value})
 
-    def confirm(self, _p: Any, values: Sequence[object]) -> None:
-        """Check all values before the first cell is made.
+    def confirm(self, p: Any, values: Sequence[object]) -> None:
+        """Check all values before the first cell is made; the plot shows what goes wrong in a cell on its console alone.
 
         Raises:
             SettingsError: one is not valid; the message says which are.
+            ModelError: a method is not made for the loaded model, and no other axis changes that.
         """
-        for value in values:
-            self.row.read(value)
+        read = [self.row.read(value) for value in values]
+        family = None if p is None else loaded_family(p.sd_model)
+        if family is None or changes_model(p):
+            return
+        for value in read:
+            if isinstance(value, LayerMethod):
+                LayerSettings(method=value).validate_for(family)
+
+
+def changes_model(p: Any) -> bool:
+    """Whether another axis of the plot that runs `p` goes over checkpoints."""
+    plot = callers.selected(p)
+    options = getattr(plot, "current_axis_options", ())
+    chosen = p.script_args[plot.args_from : plot.args_to][:9:3] if plot is not None else ()
+    return any(isinstance(n, int) and n < len(options) and options[n].label in MODEL_AXES for n in chosen)
 
 
 AXES = (
