@@ -226,3 +226,21 @@ def test_every_family_can_upscale_a_foreground():
         assert alone is not None
         assert alone.frames == METHODS.alone(alone.family).frames
         assert not alone.inputs
+
+
+def test_a_method_of_another_family_is_said_before_a_plots_first_cell(fake, ask):
+    from types import SimpleNamespace
+
+    from lib_layerdiffusion.errors import ModelError
+    from lib_layerdiffusion.hosts.forge.xyz import AXES
+
+    axis = next(axis for axis in AXES if axis.name == "method")
+    labels = [SimpleNamespace(label=label) for label in ("Nothing", "Checkpoint name", axis.label)]
+    plot = SimpleNamespace(title=lambda: "X/Y/Z plot", args_from=1, args_to=10, current_axis_options=labels)
+    p = fake._processing(ask(TRANSPARENT), False, {"script": plot})
+    p.script_args = [1, 2, "", [], 0, "", [], 0, "", []]
+    axis.confirm(p, [TRANSPARENT, TOGETHER])
+    with pytest.raises(ModelError, match="SDXL"):
+        axis.confirm(p, [TRANSPARENT, XL_TRANSPARENT])
+    p.script_args[4] = 1  # checkpoints on the second axis
+    axis.confirm(p, [TRANSPARENT, XL_TRANSPARENT])
