@@ -36,7 +36,7 @@ def test_two_half_layers_follow_the_over_operator():
     assert result[0, 0].tolist() == [round(255 * 0.4 / 0.52), 0, round(255 * 0.12 / 0.52), round(255 * 0.52)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     front=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     back=st.tuples(st.integers(1, 9), st.integers(1, 9)),

@@ -79,7 +79,7 @@ def test_a_picture_without_solid_pixels_stays_as_it_is():
     np.testing.assert_array_equal(decontaminate(picture), picture)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(picture=arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(4))))
 def test_alpha_and_solid_pixels_of_any_picture_are_untouched(picture):
     before = picture.copy()

@@ -83,7 +83,7 @@ def test_the_thumbnail_is_at_most_256_pixels():
         assert Image.open(io.BytesIO(archive.read("Thumbnails/thumbnail.png"))).size == (256, 26)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.text(max_size=12), st.integers(1, 9), st.integers(1, 9), st.integers(-5, 20), st.integers(-5, 20)),
@@ -241,7 +241,7 @@ def test_cut_or_missing_ora_files_are_refused(tmp_path):
         read_ora(tmp_path / "missing.ora")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_never_crash_the_reader(changes):
     content = bytearray(ora_bytes([Layer("a", rgba("a", 4, 4)), Layer("b", rgba("b", 3, 5), 1, 1)]))

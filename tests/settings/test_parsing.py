@@ -145,7 +145,7 @@ JSON = st.recursive(
 )
 
 
-@trials(max_examples=300, deadline=None)
+@trials(max_examples=300)
 @given(st.dictionaries(st.sampled_from([name for row in FIELDS for name in row.names]) | st.text(max_size=9), JSON))
 def test_whatever_the_api_is_sent_is_read_or_refused_with_a_sentence(values):
     try:

@@ -95,7 +95,7 @@ class TestPaste:
         assert params.pop(key) == "640x512"
         assert pasted(services, {**params, f"{key}-1": "640", f"{key}-2": "512"})["background_prompt"] == "640x512"
 
-    @trials(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+    @trials(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
     @given(st.data())
     def test_edited_text_never_fails(self, services, data):
         keys = [key for row in FIELDS for key in (row.infotext, row.old_infotext, f"{row.infotext}-1") if key]
@@ -465,7 +465,7 @@ class TestRoutes:
         assert answer.status_code == 422
         assert expected in answer.json()["detail"]
 
-    @trials(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+    @trials(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
     @given(st.data())
     def test_whatever_is_sent_is_answered_and_nothing_breaks(self, client, data):
         route = data.draw(st.sampled_from(sorted(FIELDS_OF)))
