@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -65,6 +66,8 @@ def _run(arguments: argparse.Namespace, what: str, *, with_page: bool, opened: C
         from lib_layerdiffusion.server.serving import doors_of, serve
     except ModuleNotFoundError as error:
         raise HostError(f'The server needs {error.name}: install it with "pip install fastapi uvicorn".') from error
+    # As Ctrl+C, so that everything that has an end of its own comes to it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not 1 <= arguments.workers <= MOST_WORKERS:
         raise SettingsError(f"Workers must be from 1 to {MOST_WORKERS}, not {arguments.workers}.")
     limits = Limits()

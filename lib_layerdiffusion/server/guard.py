@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastapi import HTTPException
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -101,10 +103,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-class _TooLarge(Exception):  # noqa: N818 - never leaves this module
-    """A body grew past the limit while it came."""
-
-
 class Guard:
     """ASGI middleware in front of an app."""
 
@@ -123,22 +121,15 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        begun = False
 
         async def with_headers(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 own = {name for name, _ in message["headers"]}
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in own)]
             await send(message)
 
-        try:
-            await self._app(scope, self._counted(receive), with_headers)
-        except _TooLarge:
-            if not begun:
-                await _answer(send, 413, self._too_large)
+        await self._app(scope, self._counted(receive), with_headers)
 
     def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and sentence for what is not let in."""
@@ -173,7 +164,7 @@ class Guard:
             message = await receive()
             total += len(message.get("body", b""))
             if total > self._limit:
-                raise _TooLarge
+                raise HTTPException(413, self._too_large)  # answered by the app, which is reading
             return message
 
         return counted
