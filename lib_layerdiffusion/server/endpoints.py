@@ -139,8 +139,8 @@ class Tools:
     def trim(self, request: Request, body: dict[str, Any]) -> Response:
         """A picture cut to what is not transparent."""
         given = Body(body, self._service.find, "picture", "margin", "threshold")
-        margin = given.value("margin", kinds.number(0, 10_000), 0)
-        part = trimmed(given.picture("picture"), margin, given.value("threshold", kinds.number(0, 254), 0))
+        margin = given.value("margin", kinds.whole(0, 10_000), 0)
+        part = trimmed(given.picture("picture"), margin, given.value("threshold", kinds.whole(0, 254), 0))
         height, width = part.picture.shape[:2]
         place = {"left": part.left, "top": part.top, "width": width, "height": height}
         return _picture_answer(request, {"picture": encode_picture(part.picture), **place})

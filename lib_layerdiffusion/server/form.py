@@ -8,36 +8,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from lib_layerdiffusion.errors import SettingsError, quoted
+from lib_layerdiffusion.engine.request import VALUES
+from lib_layerdiffusion.errors import quoted
 from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.server.faults import FieldError, blaming
 from lib_layerdiffusion.settings import kinds
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.kinds import Kind
 
-
-def _whole(low: int, high: int) -> Kind:
-    def read(label: str, raw: object) -> int:
-        text = str(raw).strip() if isinstance(raw, str | int) and not isinstance(raw, bool) else ""
-        if not re.fullmatch(r"[+-]?\d{1,30}", text) or not low <= int(text) <= high:
-            raise SettingsError(f"{label} must be a whole number from {low} to {high}, not {quoted(raw)}.")
-        return int(text)
-
-    return Kind(read, {"type": "integer", "minimum": low, "maximum": high})
-
-
-VALUES = {
-    "prompt": kinds.text(),
-    "negative_prompt": kinds.text(),
-    "seed": _whole(0, 2**63 - 1),
-    "width": _whole(64, 8192),
-    "height": _whole(64, 8192),
-    "steps": _whole(1, 1000),
-    "guidance": kinds.number(0, 100),
-    "sampler": kinds.text(),
-    "batch": _whole(1, 256),
-    "strength": kinds.number(0, 1),
-}
 EDGES = frozenset({"edge_cleanup", "alpha_low", "alpha_high"})
 CLIENT = r"[\w-]{1,64}"
 

@@ -74,7 +74,9 @@ class TestNames:
     def test_this_machine_is_let_in(self, ask, host):
         assert ask.status(Host=host) == 200
 
-    @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ""])
+    @pytest.mark.parametrize(
+        "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ""]
+    )
     def test_names_that_somebody_pointed_here_are_not(self, ask, host):
         answer, body = ask(Host=host)
         assert answer.status == 421

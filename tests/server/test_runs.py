@@ -181,7 +181,7 @@ class TestTheQueue:
         assert [job["state"] for job in client.get("jobs?client=me")["jobs"]] == ["stopped"] * 3
 
     def test_a_reload_finds_its_runs_newest_first_and_nobody_elses(self, held):
-        client, (worker,) = held()
+        client, _ = held()
         own = [client.post("generate", {"prompt": str(n), "client": "tab-1"}, status=202)["id"] for n in range(2)]
         client.post("generate", {"prompt": "x", "client": "tab-2"}, status=202)
         client.post("generate", {"prompt": "x"}, status=202)
