@@ -5,7 +5,8 @@ arXiv 2402.17113, section 3.1; the eight-view decode and its median are those of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images.arithmetic import pad_rgb, to_float, to_uint8
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.networks.allocation import freed_memory_kept
+from lib_layerdiffusion.networks.tiles import Tile, blended, cut, halved, tile_side
 
 LATENT_FACTOR = 8
 PASSES = (1, 2, 4, 8)
@@ -24,6 +27,8 @@ VIEWS = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (F
 DEFAULT_MEMORY_LIMIT = 4 << 30
 
 Progress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
 
 
 class LatentTransparency:
@@ -51,91 +56,29 @@ class LatentTransparency:
         pixels: [B, 3, H, W] in [0, 1], the VAE's decode of `latent` [B, 4, ceil(H/8), ceil(W/8)]; any H and W.
         passes: how many flips and quarter turns are decoded, 1, 2, 4 or 8; the result is their median (of an even
         number the lower middle value). memory_limit: bytes that activations may take; views of one shape share a batch
-        as far as it allows. progress: called with (passes done, passes in all).
+        as far as it allows, and a picture of which a single view needs more is decoded in overlapping tiles. progress:
+        called with (passes done, passes in all).
         Returns float32 [B, 4, H, W] in [0, 1] on the device of `pixels`: red, green, blue, alpha.
 
         Raises:
             InputError: the shapes do not belong together, `passes` is another number, or memory does not suffice for
-                a single view.
+                the smallest tile.
         """
         if self.decoder is None:
             raise InputError("No transparency decoder is loaded.")
         if passes not in PASSES:
             raise InputError(f"Decode passes must be one of {', '.join(map(str, PASSES))}, not {passes}.")
-        height, width = pixels.shape[-2:]
         _check_pair(pixels, latent, self.decoder)
-        own = next(self.decoder.parameters())
         results: list[Tensor] = []
         total = passes * pixels.shape[0]
         for index in range(pixels.shape[0]):
-            views: list[Tensor] = []
-
-            def step(count: int, done: int = index * passes) -> None:
-                if progress is not None:
-                    progress(done + count, total)
-
-            picture, item = self._padded(pixels[index : index + 1].to(own), latent[index : index + 1].to(own))
-            self._decode_views(picture, item, VIEWS[:passes], memory_limit, views, step)
-            results.append(lower_median(views)[..., :height, :width].to(pixels.device))
+            views = _Views(self.decoder, passes, memory_limit, _counting(progress, index * passes, total))
+            one = slice(index, index + 1)
+            # On a CPU most of a pass's memory comes from and goes to the system again, layer by layer.
+            with freed_memory_kept():
+                results.append(views.median(pixels[one], latent[one]).to(pixels.device))
         decoded = torch.cat(results).float()
         return torch.cat([decoded[:, 1:], decoded[:, :1]], dim=1)
-
-    def _padded(self, pixels: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Both continued by their last row and column, so that a constant picture stays constant."""
-        multiple = self.decoder.size_multiple if self.decoder is not None else LATENT_FACTOR
-        height, width = (-(-side // multiple) * multiple for side in pixels.shape[-2:])
-        pixel_pad = (0, width - pixels.shape[-1], 0, height - pixels.shape[-2])
-        latent_pad = (
-            0,
-            width // LATENT_FACTOR - latent.shape[-1],
-            0,
-            height // LATENT_FACTOR - latent.shape[-2],
-        )
-        return (
-            functional.pad(pixels, pixel_pad, mode="replicate"),
-            functional.pad(latent, latent_pad, mode="replicate"),
-        )
-
-    def _decode_views(
-        self,
-        pixels: Tensor,
-        latent: Tensor,
-        views: Sequence[tuple[bool, int]],
-        memory_limit: int,
-        results: list[Tensor],
-        step: Callable[[int], None],
-    ) -> None:
-        """Append every view's result, turned back and clipped; batches shrink to one where memory runs out."""
-        numbers = self.decoder.activations_per_pixel if self.decoder is not None else 1
-        per_view = numbers * pixels.element_size() * pixels.shape[-1] * pixels.shape[-2]
-        size = max(1, memory_limit // per_view)
-        while len(results) < len(views):
-            start = len(results)
-            same_shape = [view for view in views[start : start + size] if view[1] % 2 == views[start][1] % 2]
-            try:
-                results.extend(self._decode_batch(pixels, latent, same_shape))
-            except RuntimeError as error:  # torch.OutOfMemoryError is one; Apple's backend raises the bare kind
-                if not _out_of_memory(error):
-                    raise
-                if len(same_shape) == 1:
-                    raise InputError(
-                        f"There is too little memory to decode a picture of {pixels.shape[-1]}x{pixels.shape[-2]}: "
-                        "free some on the device, or make the picture smaller."
-                    ) from error
-                size = 1
-                continue
-            step(len(results))
-
-    def _decode_batch(self, pixels: Tensor, latent: Tensor, views: Sequence[tuple[bool, int]]) -> list[Tensor]:
-        if self.decoder is None:
-            raise InputError("No transparency decoder is loaded.")
-        pixel_views = torch.cat([_turned(pixels, view) for view in views])
-        latent_views = torch.cat([_turned(latent, view) for view in views])
-        decoded = self.decoder(
-            pixel_views.contiguous(memory_format=torch.channels_last),
-            latent_views.contiguous(memory_format=torch.channels_last),
-        ).clamp_(0.0, 1.0)
-        return [_turned_back(decoded[i : i + 1], view) for i, view in enumerate(views)]
 
     @torch.no_grad()
     def encode_offset(self, rgba: NDArray[np.uint8]) -> Tensor:
@@ -154,6 +97,144 @@ class LatentTransparency:
         stacked = np.concatenate([to_float(rgba[..., 3:]), colour], axis=-1)
         tensor = torch.from_numpy(stacked).permute(2, 0, 1)[None]
         return self.encoder(tensor.to(next(self.encoder.parameters())))
+
+
+class _Views:
+    """The views of one picture, decoded in batches, tiles and places that memory suffices for.
+
+    step: called with how many passes are done.
+    """
+
+    def __init__(
+        self, decoder: TransparentDecoder, passes: int, memory_limit: int, step: Callable[[float], None]
+    ) -> None:
+        self._decoder, self._passes, self._limit, self._step = decoder, passes, memory_limit, step
+        self._batch = len(VIEWS)
+
+    def median(self, pixels: Tensor, latent: Tensor) -> Tensor:
+        """[1, 4, H, W] alpha, red, green, blue of pixels [1, 3, H, W] and their latent.
+
+        Where memory runs out: single views, then ever smaller tiles, then the CPU.
+
+        Raises:
+            InputError: it does not suffice there either.
+        """
+        height, width = pixels.shape[-2:]
+        multiple = self._decoder.size_multiple
+        side = tile_side(height, width, self._decoder.activation_bytes_per_pixel, self._limit, multiple)
+        while True:
+            try:
+                return self._tiled(pixels, latent, side)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; Apple's backend raises the bare kind
+                if not _out_of_memory(error):
+                    raise
+                smaller = halved(side, height, width, multiple)
+            _return_unused(_device_of(self._decoder))
+            if smaller is None:
+                return self._on_cpu(pixels, latent)
+            side = smaller
+            _log.warning("Memory does not suffice to decode %dx%d at once: it is done in tiles.", width, height)
+
+    def _on_cpu(self, pixels: Tensor, latent: Tensor) -> Tensor:
+        device, dtype = _device_of(self._decoder), self._decoder.dtype
+        height, width = pixels.shape[-2:]
+        if device.type != "cpu":
+            _log.warning("Memory does not suffice to decode %dx%d on %s: the CPU does it.", width, height, device)
+            try:
+                self._decoder.to("cpu").with_precision(torch.float32)
+                per_pixel, multiple = self._decoder.activation_bytes_per_pixel, self._decoder.size_multiple
+                return self._tiled(pixels, latent, tile_side(height, width, per_pixel, self._limit, multiple))
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            finally:
+                self._decoder.to(device).with_precision(dtype)
+        raise InputError(
+            f"There is too little memory to decode a picture of {width}x{height}: "
+            "free some on the device, or make the picture smaller."
+        )
+
+    def _tiled(self, pixels: Tensor, latent: Tensor, side: int | None) -> Tensor:
+        height, width = pixels.shape[-2:]
+        if side is None:
+            return self._whole(pixels, latent, self._step)
+        tiles = cut(height, width, side, self._decoder.size_multiple)
+
+        def results() -> Iterator[tuple[Tile, Tensor]]:
+            for index, tile in enumerate(tiles):
+
+                def step(done: float, before: int = index) -> None:
+                    self._step((before * self._passes + done) / len(tiles))
+
+                yield tile, self._whole(tile.of(pixels), tile.of_latent(latent, LATENT_FACTOR), step)
+
+        return blended(results(), (1, 4, height, width))
+
+    def _whole(self, pixels: Tensor, latent: Tensor, step: Callable[[float], None]) -> Tensor:
+        own = next(self._decoder.parameters())
+        height, width = pixels.shape[-2:]
+        padded = _padded(pixels.to(own), latent.to(own), self._decoder.size_multiple)
+        return lower_median(self._decoded(*padded, step))[..., :height, :width]
+
+    def _decoded(self, pixels: Tensor, latent: Tensor, step: Callable[[float], None]) -> list[Tensor]:
+        """Every view's result, turned back and clipped; batches shrink to one where memory runs out."""
+        per_view = self._decoder.activation_bytes_per_pixel * pixels.shape[-1] * pixels.shape[-2]
+        views, results = VIEWS[: self._passes], list[Tensor]()
+        while len(results) < len(views):
+            size = min(self._batch, max(1, self._limit // per_view))
+            start = len(results)
+            same_shape = [view for view in views[start : start + size] if view[1] % 2 == views[start][1] % 2]
+            try:
+                results.extend(self._decode_batch(pixels, latent, same_shape))
+            except RuntimeError as error:
+                if len(same_shape) == 1 or not _out_of_memory(error):
+                    raise
+                self._batch = 1
+            else:
+                step(len(results))
+        return results
+
+    def _decode_batch(self, pixels: Tensor, latent: Tensor, views: Sequence[tuple[bool, int]]) -> list[Tensor]:
+        pixel_views = torch.cat([_turned(pixels, view) for view in views])
+        latent_views = torch.cat([_turned(latent, view) for view in views])
+        decoded = self._decoder(
+            pixel_views.contiguous(memory_format=torch.channels_last),
+            latent_views.contiguous(memory_format=torch.channels_last),
+        ).clamp_(0.0, 1.0)
+        return [_turned_back(decoded[i : i + 1], view) for i, view in enumerate(views)]
+
+
+def _counting(progress: Progress | None, before: int, total: int) -> Callable[[float], None]:
+    """Whole passes for `progress`, never fewer than before: what runs out of memory begins anew."""
+    most = [before]
+
+    def step(done: float) -> None:
+        if progress is not None and before + int(done) > most[0]:
+            most[0] = before + int(done)
+            progress(most[0], total)
+
+    return step
+
+
+def _return_unused(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory: after running out, it is in pieces of the wrong size."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _device_of(network: torch.nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _padded(pixels: Tensor, latent: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """Both continued by their last row and column, so that a constant picture stays constant."""
+    height, width = (-(-side // multiple) * multiple for side in pixels.shape[-2:])
+    pixel_pad = (0, width - pixels.shape[-1], 0, height - pixels.shape[-2])
+    latent_pad = (0, width // LATENT_FACTOR - latent.shape[-1], 0, height // LATENT_FACTOR - latent.shape[-2])
+    return (
+        functional.pad(pixels, pixel_pad, mode="replicate"),
+        functional.pad(latent, latent_pad, mode="replicate"),
+    )
 
 
 def _check_pair(pixels: Tensor, latent: Tensor, decoder: TransparentDecoder) -> None:

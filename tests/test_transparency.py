@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images import arithmetic as images
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.networks.tiles import cut, tile_side
 from lib_layerdiffusion.transparency import LatentTransparency, lower_median, rgba_arrays
 from tests.golden import expected, filled, relative_error, rgba, tensor, thinned
 
@@ -115,6 +116,70 @@ def test_batches_and_memory_limits_do_not_change_the_result(small):
     torch.testing.assert_close(roomy[1:], small.decode(pixels[1:], latent[1:]), atol=1e-5, rtol=0)
     assert seen[-1] == (16, 16)
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("size", [(600, 1100), (1032, 640)])
+def test_tiles_keep_a_memory_limit_and_leave_no_seam(small, size):
+    height, width = size
+    latent = smooth(4, -(-height // 8), -(-width // 8))
+    pixels = smooth(3, height, width)
+    largest = []
+    watched = copy.deepcopy(small.decoder)
+    watched.register_forward_pre_hook(lambda _module, inputs: largest.append(inputs[0].shape[-2] * inputs[0].shape[-1]))
+    limit = 640 * 640 * watched.activation_bytes_per_pixel
+    tiled = LatentTransparency(decoder=watched).decode(pixels, latent, passes=2, memory_limit=limit)
+    whole = small.decode(pixels, latent, passes=2)
+    assert len(largest) > 2
+    assert max(largest) * watched.activation_bytes_per_pixel <= limit
+    assert (tiled - whole).abs().mean() < 0.05
+    # A seam would be a step between rows or columns that the whole picture does not have there.
+    side = tile_side(height, width, watched.activation_bytes_per_pixel, limit, watched.size_multiple)
+    tiles = cut(height, width, side, watched.size_multiple)
+    for axis, edges in (
+        (2, {edge for tile in tiles for edge in (tile.top, tile.bottom)} - {0, height}),
+        (3, {edge for tile in tiles for edge in (tile.left, tile.right)} - {0, width}),
+    ):
+        ours, theirs = (x.diff(dim=axis).abs().mean((0, 1, 5 - axis)) for x in (tiled, whole))
+        for edge in edges:
+            assert ours[edge - 1] <= 1.2 * theirs[max(0, edge - 8) : edge + 8].max()
+
+
+def smooth(channels: int, height: int, width: int) -> torch.Tensor:
+    torch.manual_seed(channels)
+    field = torch.rand(1, channels, 5, 5)
+    return torch.nn.functional.interpolate(field, (height, width), mode="bicubic").clamp(0, 1)
+
+
+def test_what_does_not_fit_whole_is_done_in_tiles_and_said(small, monkeypatch, caplog):
+    pixels, latent = torch.rand(1, 3, 512, 1024), torch.randn(1, 4, 64, 128)
+    forward = type(small.decoder).forward
+
+    def poor(batch, *rest):
+        if batch.shape[-1] * batch.shape[-2] * len(batch) > 512 * 512:
+            raise torch.OutOfMemoryError
+        return forward(small.decoder, batch, *rest)
+
+    monkeypatch.setattr(small.decoder, "forward", poor)
+    seen = []
+    result = small.decode(pixels, latent, passes=2, progress=lambda done, total: seen.append((done, total)))
+    assert result.shape == (1, 4, 512, 1024)
+    assert seen[-1] == (2, 2)
+    assert seen == sorted(set(seen))
+    assert "tiles" in caplog.text
+
+
+def test_bfloat16_stays_within_two_levels_of_float32():
+    weights = filled(TransparentDecoder(), "public/decoder")
+    weights["conv_out.weight"] *= 0.3
+    weights["conv_out.bias"] = torch.tensor([0.5, 0.45, 0.55, 0.5])
+    decoder = TransparentDecoder.from_state_dict(weights)
+    pixels = torch.from_numpy(rgba("public/decoder/pixel", 128, 192)[..., :3] / 255).float().permute(2, 0, 1)[None]
+    latent = tensor("public/decoder/latent", (1, 4, 16, 24))
+    exact = LatentTransparency(decoder=decoder).decode(pixels, latent)
+    rough = LatentTransparency(decoder=decoder.with_precision(torch.bfloat16)).decode(pixels, latent)
+    levels = ((rough - exact) * 255).abs().flatten()
+    assert levels.mean() <= 1
+    assert levels.quantile(0.999) <= 2
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (used 9 GB)")])

@@ -66,8 +66,9 @@ def new_card(families: tuple[Family, ...] = FAMILIES) -> ModelCard:
 
 
 def new_engine(layers: Path, families: tuple[Family, ...] = FAMILIES) -> LayerDiffusion:
-    """An engine on a pipeline of its own."""
-    return LayerDiffusion(EngineHost(tiny_pipeline(), new_card(families)), WeightStore([layers], may_fetch=False))
+    """An engine on a pipeline of its own, in float32 on every CPU: a random decoder makes much of little."""
+    host = EngineHost(tiny_pipeline(), new_card(families), exact=True)
+    return LayerDiffusion(host, WeightStore([layers], may_fetch=False))
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:

@@ -6,12 +6,13 @@ and shapes are those of the published state dict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from lib_layerdiffusion.networks.decoder_blocks import DownLevel, MiddleLevel, UpLevel, normalised_silu
 from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
 
 PUBLISHED_CHANNELS = (32, 32, 64, 128, 256, 512, 512)
@@ -19,130 +20,6 @@ OUTPUT_CHANNELS = 4
 """Alpha, red, green, blue."""
 
 _NAME = "transparency decoder"
-
-
-class ResnetBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside a shortcut: [B, width_in, H, W] -> [B, width_out, H, W]."""
-
-    def __init__(self, width_in: int, width_out: int, groups: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(groups, width_in)
-        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, width_out)
-        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(_normalised_silu(self.norm1, x))
-        h = self.conv2(_normalised_silu(self.norm2, h))
-        return h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention over all positions, added to its input: [B, C, H, W] -> [B, C, H, W]."""
-
-    def __init__(self, width: int, head_width: int, groups: int) -> None:
-        super().__init__()
-        self.head_width = head_width
-        self.group_norm = nn.GroupNorm(groups, width)
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, width, height, columns = x.shape
-        # A view where the memory format is channels_last: no transposing copy.
-        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
-        q, k, v = (
-            project(tokens).view(batch, height * columns, -1, self.head_width).transpose(1, 2)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, height * columns, width)
-        out = self.to_out[0](attended).view(batch, height, columns, width).permute(0, 3, 1, 2)
-        return out.add_(x)
-
-
-class Downsample(nn.Module):
-    """Halve both sides: [B, C, H, W] -> [B, C, H/2, W/2]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
-
-class Upsample(nn.Module):
-    """Double both sides: [B, C, H, W] -> [B, C, 2H, 2W]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class _Level(nn.Module):
-    """One resolution of the U-Net, down or up: residual layers, attention after each where `head_width` is given."""
-
-    def __init__(self, widths_in: Sequence[int], width: int, head_width: int | None, groups: int) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList([ResnetBlock(width_in, width, groups) for width_in in widths_in])
-        self.attentions: nn.ModuleList | None = None
-        if head_width is not None:
-            self.attentions = nn.ModuleList([AttentionBlock(width, head_width, groups) for _ in widths_in])
-
-    def layer(self, index: int, x: Tensor) -> Tensor:
-        x = self.resnets[index](x)
-        return x if self.attentions is None else self.attentions[index](x)
-
-
-class DownLevel(_Level):
-    """[B, width_in, H, W] -> [B, width, H/2, W/2] (H, W at the last level); keeps every result for the way up."""
-
-    def __init__(
-        self, width_in: int, width: int, layers: int, head_width: int | None, groups: int, *, last: bool
-    ) -> None:
-        super().__init__([width_in] + [width] * (layers - 1), width, head_width, groups)
-        self.downsamplers = None if last else nn.ModuleList([Downsample(width)])
-
-    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
-        for index in range(len(self.resnets)):
-            x = self.layer(index, x)
-            kept.append(x)
-        if self.downsamplers is not None:
-            x = self.downsamplers[0](x)
-            kept.append(x)
-        return x
-
-
-class UpLevel(_Level):
-    """[B, width_in, H, W] -> [B, width, 2H, 2W] (H, W at the last level); takes the kept results off the list."""
-
-    def __init__(
-        self, widths_in: Sequence[int], width: int, head_width: int | None, groups: int, *, last: bool
-    ) -> None:
-        super().__init__(widths_in, width, head_width, groups)
-        self.upsamplers = None if last else nn.ModuleList([Upsample(width)])
-
-    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
-        for index in range(len(self.resnets)):
-            x = self.layer(index, torch.cat([x, kept.pop()], dim=1))
-        return x if self.upsamplers is None else self.upsamplers[0](x)
-
-
-class MiddleLevel(_Level):
-    """Residual layer, attention, residual layer at the lowest resolution: [B, C, H, W] -> [B, C, H, W]."""
-
-    def __init__(self, width: int, head_width: int, groups: int) -> None:
-        super().__init__([width, width], width, None, groups)
-        self.attentions = nn.ModuleList([AttentionBlock(width, head_width, groups)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resnets[1](self.layer(0, x))
 
 
 class TransparentDecoder(nn.Module):
@@ -223,6 +100,32 @@ class TransparentDecoder(nn.Module):
             kept += width * layers / 4**level + (width / 4 ** (level + 1) if level < len(self.channels) - 1 else 0)
         return round(kept) + 6 * self.channels[0]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which most of the network computes."""
+        return self.mid_block.dtype
+
+    @property
+    def activation_bytes_per_pixel(self) -> int:
+        """About how much memory one pass takes at its peak, for each pixel."""
+        return self.activations_per_pixel * self.dtype.itemsize
+
+    def with_precision(self, dtype: torch.dtype) -> Self:
+        """Change the weights to `dtype`, in place; what eight bits of mantissa are too few for stays in float32.
+
+        With bfloat16 that is what sees the picture itself in full resolution (`conv_in` and the finest level on the way
+        down), the latent, and the last normalisation and convolution: these hold most of the error and a tenth of the
+        time. Eight views then differ from float32 by 0.3 of a level on average and 1.9 at the 99.9th percentile with
+        the golden cases' random weights, by 0.14 and 0.8 with the bundled family's.
+        """
+        fine: tuple[nn.Module, ...] = ()
+        if dtype is torch.bfloat16:
+            fine = (self.conv_in, self.latent_conv_in, self.down_blocks[0], self.conv_norm_out, self.conv_out)
+        kept = {parameter for part in fine for parameter in part.parameters()}
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(torch.float32 if parameter in kept else dtype)
+        return self
+
     @classmethod
     def from_state_dict(
         cls,
@@ -272,20 +175,19 @@ class TransparentDecoder(nn.Module):
             raise ValueError(f"height and width must be multiples of {self.size_multiple}, not {height}x{width}")
         if latent.shape[-2:] != (height // self.latent_factor, width // self.latent_factor):
             raise ValueError(f"the latent of {height}x{width} pixels cannot have {tuple(latent.shape[-2:])} positions")
-        x = self.conv_in(pixels)
+        x = self.conv_in(pixels.to(self.conv_in.weight.dtype))
         kept = [x]
         for level, block in enumerate(self.down_blocks):
             if level == self.latent_level:
-                x = x + self.latent_conv_in(latent)  # not in place: the list keeps the picture alone
+                added = self.latent_conv_in(latent.to(self.latent_conv_in.weight.dtype))
+                x = x + added.to(x.dtype)  # not in place: the list keeps the picture alone
             x = block(x, kept)
+            if level == 0:
+                kept[:] = [item.to(self.dtype) for item in kept]
         x = self.mid_block(x)
         for block in self.up_blocks:
             x = block(x, kept)
-        return self.conv_out(_normalised_silu(self.conv_norm_out, x))
-
-
-def _normalised_silu(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return F.silu(norm(x), inplace=True)
+        return self.conv_out(normalised_silu(self.conv_norm_out, x.to(self.conv_norm_out.weight.dtype)))
 
 
 def _kept_widths(channels: Sequence[int], layers: int) -> list[int]:

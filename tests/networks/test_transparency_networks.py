@@ -7,6 +7,7 @@ import torch
 
 from lib_layerdiffusion.errors import WeightsError
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.networks.decoder_blocks import Upsample
 from lib_layerdiffusion.networks.transparent_encoder import zero_last_convolution
 from tests.golden import expected, filled, rgba, tensor, thinned
 
@@ -53,6 +54,27 @@ def test_decoder_keeps_its_dtype(dtype):
     rough = network.to(dtype)(pixels.to(dtype), latent.to(dtype))
     assert rough.dtype == dtype
     assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize("width", [3, 8])
+@torch.no_grad()
+def test_doubling_in_one_convolution_equals_doubling_first(width):
+    torch.manual_seed(0)
+    upsample = Upsample(width)
+    x = torch.randn(2, width, 5, 7)
+    doubled = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    torch.testing.assert_close(upsample(x), upsample.conv(doubled), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_bfloat16_leaves_the_finest_way_down_and_the_end_in_float32():
+    decoder = TransparentDecoder(channels=SMALL).eval().with_precision(torch.bfloat16)
+    assert decoder.dtype is torch.bfloat16
+    assert decoder.conv_in.weight.dtype is decoder.conv_out.weight.dtype is torch.float32
+    assert {part.dtype for part in decoder.down_blocks[0].parameters()} == {torch.float32}
+    assert {part.dtype for part in decoder.up_blocks.parameters()} == {torch.bfloat16}
+    assert decoder(torch.rand(1, 3, 32, 32), torch.randn(1, 4, 4, 4)).dtype is torch.float32
+    assert {part.dtype for part in decoder.with_precision(torch.float32).parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])

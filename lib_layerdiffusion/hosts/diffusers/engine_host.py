@@ -22,6 +22,8 @@ from lib_layerdiffusion.hosts.diffusers.unet import Patch, prepare_patch
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey, to_float
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.networks import TransparentDecoder
+from lib_layerdiffusion.networks.precision import decoder_precision
 from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import Injection
 
@@ -54,16 +56,21 @@ class _KeptPatch:
 
 
 class EngineHost(DiffusersHost):
-    """A pipeline that an engine works with; offload as in `LayerDiffusion.from_checkpoint`."""
+    """A pipeline that an engine works with; offload as in `LayerDiffusion.from_checkpoint`.
 
-    def __init__(self, pipeline: Any, card: ModelCard | None = None, offload: str = "none") -> None:
+    exact: the transparency decoder computes in the pipeline's precision also where another is faster.
+    """
+
+    def __init__(
+        self, pipeline: Any, card: ModelCard | None = None, offload: str = "none", *, exact: bool = False
+    ) -> None:
         card = card or ModelCard()
         super().__init__(pipeline, card.families)
         self.name, self.source = card.name, card.source
         self.steps, self.guidance = card.steps, card.guidance
         self.subjects = card.subjects
         self.words = words_in((*card.subjects, *card.words)) if card.subjects else frozenset[str]()
-        self._offload = offload
+        self._offload, self._exact = offload, exact
         self._scheduler = pipeline.scheduler
         self._kept: _KeptPatch | None = None
 
@@ -110,6 +117,9 @@ class EngineHost(DiffusersHost):
     def placed(self, network: Network) -> Network:
         """A transparency network where and in the precision in which the pipeline computes."""
         dtype = self.pipeline.unet.dtype if self.device.type != "cpu" else torch.float32
+        if isinstance(network, TransparentDecoder):
+            precision = dtype if self._exact else decoder_precision(self.device, dtype)
+            return network.to(self.device).with_precision(precision)
         return network.to(self.device, dtype)
 
     @contextmanager

@@ -27,9 +27,10 @@ class LayerDiffusion(Engine):
         """Load a model.
 
         source: a `.safetensors` checkpoint, a folder in diffusers layout, or "owner/name" on a hub; None for the
-        bundled family. dtype: default float16 on a GPU and float32 on a CPU. device: default the best there is.
-        offload: "none", "model" or "sequential" (slower and smaller; they need a GPU). weights: folder of the layer
-        files, or a store.
+        bundled family. dtype: default float16 on a GPU and float32 on a CPU; there the transparency decoder takes
+        bfloat16 where the CPU has it, unless float32 is said outright. device: default the best there is. offload:
+        "none", "model" or "sequential" (slower and smaller; they need a GPU). weights: folder of the layer files, or a
+        store.
 
         Raises:
             LayerDiffusionError: it cannot be loaded; the message says why.

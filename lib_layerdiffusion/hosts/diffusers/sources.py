@@ -59,7 +59,7 @@ def open_source(
         card, folder = _card(Path(str(origin)), is_bundled=bundled is not None)
         store = _store(weights, folder)
     _place(pipeline, place, offload)
-    return EngineHost(pipeline, card, offload), store
+    return EngineHost(pipeline, card, offload, exact=kind is torch.float32), store
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -14,7 +14,8 @@ from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
 from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
-from lib_layerdiffusion.networks import AttentionSharing
+from lib_layerdiffusion.networks import AttentionSharing, TransparentDecoder
+from lib_layerdiffusion.networks.precision import decoder_precision
 from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import LayerWeights
 from lib_layerdiffusion.weights import WeightStore
@@ -74,8 +75,9 @@ class ForgeModels:
     def decode(self, family: Family, pixels: Tensor, latent: Tensor, passes: int) -> Tensor:
         """`LatentTransparency.decode` on the host's device, within half of the memory that is free there."""
         decoder = self.store.decoder(family)
-        patcher = self._patcher(VAE_FILES[family].decoder, decoder, self._vae_dtype())
-        one_view = decoder.activations_per_pixel * self._vae_dtype().itemsize * pixels.shape[-2] * pixels.shape[-1]
+        dtype = decoder_precision(self.backend.torch_device(), self._vae_dtype())
+        patcher = self._patcher(VAE_FILES[family].decoder, decoder, dtype)
+        one_view = decoder.activation_bytes_per_pixel * pixels.shape[-2] * pixels.shape[-1]
         self.backend.load([patcher], memory=one_view)
         limit = options.decode_memory(self.backend.free_memory(patcher.load_device))
         pair = LatentTransparency(decoder=decoder)
@@ -116,8 +118,10 @@ class ForgeModels:
 
     def _patcher(self, name: str, network: nn.Module, dtype: torch.dtype) -> Any:
         kept = self._patchers.get(name)
-        if kept is None or kept.model is not network or next(network.parameters()).dtype != dtype:
-            network.to(dtype)
+        decodes = isinstance(network, TransparentDecoder)
+        now = network.dtype if decodes else next(network.parameters()).dtype
+        if kept is None or kept.model is not network or now != dtype:
+            network.with_precision(dtype) if decodes else network.to(dtype)
             kept = self._patchers[name] = self.backend.patcher(network)
         return kept
 

@@ -1,0 +1,159 @@
+"""Building blocks of the transparency decoder's U-Net; names of their parts are those of the published state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor, nn
+
+
+def normalised_silu(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """SiLU of a normalised map, in the memory of the normalisation's result."""
+    return F.silu(norm(x), inplace=True)
+
+
+class ResnetBlock(nn.Module):
+    """Two normalised 3x3 convolutions beside a shortcut: [B, width_in, H, W] -> [B, width_out, H, W]."""
+
+    def __init__(self, width_in: int, width_out: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, width_in)
+        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, width_out)
+        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(normalised_silu(self.norm1, x))
+        h = self.conv2(normalised_silu(self.norm2, h))
+        return h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all positions, added to its input: [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(self, width: int, head_width: int, groups: int) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.group_norm = nn.GroupNorm(groups, width)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, height, columns = x.shape
+        # A view where the memory format is channels_last: no transposing copy.
+        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
+        q, k, v = (
+            project(tokens).view(batch, height * columns, -1, self.head_width).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, height * columns, width)
+        out = self.to_out[0](attended).view(batch, height, columns, width).permute(0, 3, 1, 2)
+        return out.add_(x)
+
+
+class Downsample(nn.Module):
+    """Halve both sides: [B, C, H, W] -> [B, C, H/2, W/2]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double both sides: [B, C, H, W] -> [B, C, 2H, 2W]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        # Making the kernel costs as much as it saves where maps are small; on GPUs nobody has measured it.
+        worth_it = x.device.type == "cpu" and x.shape[0] * x.shape[2] * x.shape[3] >= 2 * weight.shape[0]
+        if worth_it and not torch.is_grad_enabled():
+            return F.conv_transpose2d(x, doubling_kernel(weight), self.conv.bias, stride=2, padding=1)
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def doubling_kernel(weight: Tensor) -> Tensor:
+    """What a 3x3 convolution becomes where its input would be doubled by repeating every value.
+
+    weight: [O, I, 3, 3]. Returns [I, O, 4, 4] for a transposed convolution of stride 2 and padding 1, which reads four
+    values of the small map for one of the large where the convolution reads nine, of which several are the same.
+    """
+    sums = weight.new_tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+    return torch.einsum("ak,bl,oikl->ioab", sums, sums, weight.flip(2, 3))
+
+
+class _Level(nn.Module):
+    """One resolution of the U-Net, down or up: residual layers, attention after each where `head_width` is given."""
+
+    def __init__(self, widths_in: Sequence[int], width: int, head_width: int | None, groups: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList([ResnetBlock(width_in, width, groups) for width_in in widths_in])
+        self.attentions: nn.ModuleList | None = None
+        if head_width is not None:
+            self.attentions = nn.ModuleList([AttentionBlock(width, head_width, groups) for _ in widths_in])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the level computes."""
+        return next(self.parameters()).dtype
+
+    def layer(self, index: int, x: Tensor) -> Tensor:
+        x = self.resnets[index](x)
+        return x if self.attentions is None else self.attentions[index](x)
+
+
+class DownLevel(_Level):
+    """[B, width_in, H, W] -> [B, width, H/2, W/2] (H, W at the last level); keeps every result for the way up."""
+
+    def __init__(
+        self, width_in: int, width: int, layers: int, head_width: int | None, groups: int, *, last: bool
+    ) -> None:
+        super().__init__([width_in] + [width] * (layers - 1), width, head_width, groups)
+        self.downsamplers = None if last else nn.ModuleList([Downsample(width)])
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+        x = x.to(self.dtype)
+        for index in range(len(self.resnets)):
+            x = self.layer(index, x)
+            kept.append(x)
+        if self.downsamplers is not None:
+            x = self.downsamplers[0](x)
+            kept.append(x)
+        return x
+
+
+class UpLevel(_Level):
+    """[B, width_in, H, W] -> [B, width, 2H, 2W] (H, W at the last level); takes the kept results off the list."""
+
+    def __init__(
+        self, widths_in: Sequence[int], width: int, head_width: int | None, groups: int, *, last: bool
+    ) -> None:
+        super().__init__(widths_in, width, head_width, groups)
+        self.upsamplers = None if last else nn.ModuleList([Upsample(width)])
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+        for index in range(len(self.resnets)):
+            x = self.layer(index, torch.cat([x, kept.pop()], dim=1))
+        return x if self.upsamplers is None else self.upsamplers[0](x)
+
+
+class MiddleLevel(_Level):
+    """Residual layer, attention, residual layer at the lowest resolution: [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(self, width: int, head_width: int, groups: int) -> None:
+        super().__init__([width, width], width, None, groups)
+        self.attentions = nn.ModuleList([AttentionBlock(width, head_width, groups)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnets[1](self.layer(0, x))
