@@ -35,11 +35,20 @@ class LatentTransparency:
     """The pair of networks of one model family.
 
     decoder, encoder: either may be left out where only the other direction is used. Their device and dtype are used.
+    compiled: torch.compile makes the decoder's passes; a minute or two at the first picture of every size, which torch
+    keeps in its cache on the disk (TORCHINDUCTOR_CACHE_DIR), and a C++ compiler or triton is needed.
     """
 
-    def __init__(self, *, decoder: TransparentDecoder | None = None, encoder: TransparentEncoder | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        decoder: TransparentDecoder | None = None,
+        encoder: TransparentEncoder | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.decoder = decoder
         self.encoder = encoder
+        self._compiled = compiled
 
     @torch.no_grad()
     def decode(
@@ -73,6 +82,8 @@ class LatentTransparency:
         total = passes * pixels.shape[0]
         for index in range(pixels.shape[0]):
             views = _Views(self.decoder, passes, memory_limit, _counting(progress, index * passes, total))
+            if self._compiled:
+                views.run = torch.compile(self.decoder)
             one = slice(index, index + 1)
             # On a CPU most of a pass's memory comes from and goes to the system again, layer by layer.
             with freed_memory_kept():
@@ -110,6 +121,7 @@ class _Views:
     ) -> None:
         self._decoder, self._passes, self._limit, self._step = decoder, passes, memory_limit, step
         self._batch = len(VIEWS)
+        self.run: Callable[[Tensor, Tensor], Tensor] = decoder
 
     def median(self, pixels: Tensor, latent: Tensor) -> Tensor:
         """[1, 4, H, W] alpha, red, green, blue of pixels [1, 3, H, W] and their latent.
@@ -142,6 +154,7 @@ class _Views:
             _log.warning("Memory does not suffice to decode %dx%d on %s: the CPU does it.", width, height, device)
             try:
                 self._decoder.to("cpu").with_precision(torch.float32)
+                self.run = self._decoder
                 per_pixel, multiple = self._decoder.activation_bytes_per_pixel, self._decoder.size_multiple
                 return self._tiled(pixels, latent, tile_side(height, width, per_pixel, self._limit, multiple))
             except RuntimeError as error:
@@ -197,7 +210,7 @@ class _Views:
     def _decode_batch(self, pixels: Tensor, latent: Tensor, views: Sequence[tuple[bool, int]]) -> list[Tensor]:
         pixel_views = torch.cat([_turned(pixels, view) for view in views])
         latent_views = torch.cat([_turned(latent, view) for view in views])
-        decoded = self._decoder(
+        decoded = self.run(
             pixel_views.contiguous(memory_format=torch.channels_last),
             latent_views.contiguous(memory_format=torch.channels_last),
         ).clamp_(0.0, 1.0)

@@ -1,0 +1,89 @@
+"""python -m tests.benchmarks [--json] [--device cuda] [--reference DIR] [PART ...]
+
+One table: how long every part that is ours takes beside the other ways of doing it, medians of rounds in turn within
+one process. The first way of a group is the 1.00; with --reference it is the reference extension's own code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks import decoding, runs, sharing
+from tests.benchmarks.reference import Reference
+from tests.benchmarks.timing import Row, printed
+
+Parts = dict[str, Callable[[], Iterator[Row]]]
+
+
+def parts_for(device: torch.device, reference: Reference | None, rounds: int, *, compiled: bool) -> Parts:
+    """Name -> what measures it; larger sizes take fewer rounds."""
+
+    def decode() -> Iterator[Row]:
+        for passes in (8, 4, 2, 1):
+            yield from decoding.decode(device, reference, 512, passes, rounds, compiled=compiled and passes == 8)
+
+    def sized(side: int) -> Callable[[], Iterator[Row]]:
+        return lambda: iter(decoding.decode(device, reference, side, 8, max(1, rounds // 3), compiled=False))
+
+    def shared() -> Iterator[Row]:
+        for side in (512, 256):
+            for frames in (3, 2, 1):
+                yield from sharing.units(device, reference, frames, side, rounds)
+
+    return {
+        "decode": decode,
+        "decode-1024": sized(1024),
+        "decode-2048": sized(2048),
+        "median": lambda: iter(decoding.median(device, 1024, rounds)),
+        "encode": lambda: iter(decoding.encode(device, 1024, rounds)),
+        "pictures": lambda: iter(decoding.pictures(reference, 1024, rounds)),
+        "sharing": shared,
+        "runs": lambda: iter(runs.family(device, rounds)),
+        "imports": lambda: iter(runs.imports(rounds)),
+    }
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the figures are worth nothing without."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "threads": str(torch.get_num_threads()), "torch": torch.__version__}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure (default: all but decode-2048)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the reference extension")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="the compiled decoder too, which takes minutes to make")
+    arguments = parser.parse_args(argv)
+    device = torch.device(arguments.device)
+    reference = None if arguments.reference is None else Reference(arguments.reference)
+    known = parts_for(device, reference, arguments.rounds, compiled=arguments.compiled)
+    unknown = sorted(set(arguments.parts) - set(known))
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}; there are {', '.join(known)}")
+    rows: list[Row] = []
+    for name in arguments.parts or [name for name in known if name != "decode-2048"]:
+        sys.stderr.write(f"{name} ...\n")
+        with torch.no_grad():
+            rows += known[name]()
+    if arguments.json:
+        print(json.dumps({"machine": machine(device), "rows": [asdict(row) for row in rows]}, indent=1))
+    else:
+        print(", ".join(f"{key} {value}" for key, value in machine(device).items()), printed(rows), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
