@@ -14,9 +14,10 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, Words, run_chain
+from lib_layerdiffusion.engine.choices import Choices, lists_choices
 from lib_layerdiffusion.engine.host import PromptEmbedding, SamplingHost
 from lib_layerdiffusion.engine.latents import check_latent
-from lib_layerdiffusion.engine.request import Choices, PictureRequest, Progress, build_request, check_size
+from lib_layerdiffusion.engine.request import PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.engine.vocabulary import unknown_note, unknown_words
 from lib_layerdiffusion.images.arithmetic import preview
@@ -70,6 +71,7 @@ class Engine:
     def _only_family(self) -> Family | None:
         return self.host.families[0] if len(self.host.families) == 1 else None
 
+    @lists_choices
     def generate(
         self,
         prompt: str,
@@ -87,7 +89,7 @@ class Engine:
         seed: of the first batch item, random if None. size: (width, height), multiples of 8; default the model's own,
         or the init picture's. batch: pictures, each with all its layers. progress: called with (stage, done, all) after
         every step of the sampler and every pass of a decoder.
-        choices: what `request.Choices` lists: condition pictures, `init_image`, `mask`, `steps`, `sampler` and so on.
+        choices: listed below.
 
         Raises:
             LayerDiffusionError: something of this cannot be used; one sentence says what to do. The pipeline is as it

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import numpy as np
-from typing_extensions import TypedDict
 
+from lib_layerdiffusion.engine.choices import Choices, check_names
 from lib_layerdiffusion.errors import SettingsError, quoted
 from lib_layerdiffusion.images.files import load_picture
 from lib_layerdiffusion.images.reading import Picture
@@ -20,7 +20,7 @@ from lib_layerdiffusion.settings import kinds
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import format_parameters, to_infotext
 from lib_layerdiffusion.settings.kinds import Kind
-from lib_layerdiffusion.settings.parsing import LatentScale, LayerSettings, ResizeMode
+from lib_layerdiffusion.settings.parsing import LayerSettings
 
 LATENT_FACTOR = 8
 SMALLEST_SIDE, LARGEST_SIDE, LARGEST_AREA = 64, 8192, 4096 * 4096
@@ -118,51 +118,6 @@ class PictureRequest:
         return "\n".join(line for line in lines if line)
 
 
-class Choices(TypedDict, total=False):
-    """The optional arguments of `LayerDiffusion.generate`; None means the default everywhere."""
-
-    negative_prompt: str
-    steps: int | None
-    """Default: the model's."""
-    guidance: float | None
-    """Classifier-free guidance; default: the model's. 1 switches it off."""
-    sampler: str
-    """A1111's name ("DPM++ 2M Karras") or a diffusers class; default: the model's own."""
-    foreground: object
-    """Condition picture, where the method needs it: a path, Pillow image, array or bytes."""
-    background: object
-    blended: object
-    init_image: object
-    """RGBA or RGB picture to start from."""
-    strength: float
-    """Share of the schedule that runs on `init_image`, above 0 to 1; default 0.75."""
-    mask: object
-    """White where `init_image` is made anew; outside nothing changes, alpha included."""
-    weight: float
-    """Strength of the layer model, 0 to 2."""
-    stop_at: float
-    """Share of the schedule after which the untouched model finishes the picture."""
-    layer_prompts: Mapping[Layer | str, str]
-    """Layer -> prompt that goes before the main one in that layer's frame."""
-    resize_mode: ResizeMode | str
-    """How condition pictures are brought to size; default "Crop and Resize"."""
-    decode_passes: int
-    """8, 4, 2 or 1."""
-    latent_scale: LatentScale | str
-    prompt_aid: bool
-    """Ask for a plain grey background in the frames that come out with alpha."""
-    edge_cleanup: float
-    """Strength of the colour decontamination of soft edges, 0 (off, default) to 1."""
-    alpha_low: float
-    """Alpha up to this value, 0 to 0.45, becomes 0."""
-    alpha_high: float
-    """Alpha from this value on, 0.55 to 1, becomes 1."""
-    output_origin: bool
-    """Also give RGBA layers as they were before their alpha was decoded."""
-    options: Mapping[str, Any]
-    """More arguments for the pipeline's own call, such as ControlNet's and IP-Adapter's pictures."""
-
-
 _PASSED_ON = tuple(row.name for row in FIELDS if row.attribute in Choices.__annotations__ and row.layer is None)
 
 
@@ -212,11 +167,8 @@ def build_request(
 
     Raises:
         SettingsError, InputError: one of them cannot be used; the message says which.
-        TypeError: there is no such argument.
     """
-    unknown = sorted(set(choices) - set(Choices.__annotations__))
-    if unknown:
-        raise TypeError(f"generate() has no argument {unknown[0]!r}")
+    check_names(choices)
     plain = {**choices, "seed": seed, "batch": batch}
     given = {name: read_value(name, value) for name, value in plain.items() if name in VALUES}
     settings = layer_settings(method, choices)

@@ -26,7 +26,7 @@ WEB = Path(__file__).parent / "web"
 """The page."""
 _LOG = logging.getLogger(__name__)
 _SENTENCES = {
-    400: "The request cannot be read: send JSON.",
+    400: "The request must be a JSON object.",
     404: f"There is nothing here: {PREFIX}/openapi.json lists what there is.",
     405: f"This is not done in this way: {PREFIX}/openapi.json lists how.",
 }
@@ -137,7 +137,8 @@ def _add_handlers(app: FastAPI) -> None:
     def refused(_request: Request, error: Exception) -> Json:
         status = error.status_code if isinstance(error, HTTPException) else 500
         detail = error.detail if isinstance(error, HTTPException) else ""
-        return Json({"detail": _SENTENCES.get(status, detail)}, status_code=status)
+        answered = UNPROCESSABLE if status == 400 else status
+        return Json({"detail": _SENTENCES.get(status, detail)}, status_code=answered)
 
     def fault(_request: Request, error: Exception) -> Json:
         _LOG.error("A request failed", exc_info=error)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, Chain, Words, steps_of
-from lib_layerdiffusion.engine.request import Choices, PictureRequest, build_request
+from lib_layerdiffusion.engine.choices import Choices
+from lib_layerdiffusion.engine.request import PictureRequest, build_request
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.methods import Layer, LayerMethod

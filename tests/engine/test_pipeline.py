@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
+import re
 
 import pytest
 
@@ -16,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import lib_layerdiffusion
+from lib_layerdiffusion.engine.choices import Choices
 from lib_layerdiffusion.errors import (
     HostError,
     InputError,
@@ -142,7 +145,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(engine, arguments, kind,
 
 
 def test_an_unknown_argument_is_pythons_own_error(engine):
-    with pytest.raises(TypeError, match="wieght"):
+    with pytest.raises(SettingsError, match='did you mean "weight"'):
         engine.generate("an apple", wieght=1)
 
 
@@ -447,3 +450,16 @@ class TestResult:
         assert (both[:, 64:] == pixels(result.images[1].rgba)).all()
         layered = engine.generate("x", method="everything", seed=1)
         assert Image.open(io.BytesIO(layered._repr_png_())).size == (192, 64)
+
+
+def test_help_lists_every_choice_with_what_it_does():
+    text = inspect.getdoc(LayerDiffusion.generate)
+    listed = text.split("Choices:\n")[1]
+    for name in Choices.__annotations__:
+        assert re.search(rf"^    {name}: \S.{{10,}}", listed, re.MULTILINE), name
+        assert name in inspect.signature(LayerDiffusion.generate).parameters
+    assert all(line.strip() == "" or len(line) <= 120 for line in text.splitlines())
+
+
+def test_the_package_says_its_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", lib_layerdiffusion.__version__)
