@@ -55,7 +55,7 @@ class Axis:
         setattr(p, ATTRIBUTE, {**getattr(p, ATTRIBUTE, {}), self.name: value})
 
     def confirm(self, p: Any, values: Sequence[object]) -> None:
-        """Check all values before the first cell is made; the plot shows what goes wrong in a cell on its console alone.
+        """Check all values before the first cell is made; what goes wrong in a cell is on the console alone.
 
         Raises:
             SettingsError: one is not valid; the message says which are.
