@@ -20,7 +20,7 @@ FLOORS = (
     {"weights", "training"},
     {"engine"},
     {"server"},
-    {"hosts", "page"},
+    {"hosts"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

@@ -14,7 +14,7 @@ from lib_layerdiffusion.commands.common import MODULES, add_command, add_json_ar
 
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "safetensors", "huggingface-hub")
 HOST_PACKAGES = ("diffusers", "transformers", "accelerate", "tqdm")
-OPTIONAL = ("peft", "gradio", "psd-tools", "ray")
+OPTIONAL = ("peft", "fastapi", "uvicorn", "psd-tools", "ray")
 
 
 def add_parsers(subparsers: Any) -> None:

@@ -45,12 +45,6 @@ def _run_serve(arguments: argparse.Namespace) -> int:
 
 
 def _run_page(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.commands import ui
-    from lib_layerdiffusion.commands.common import engine_from
-
-    if not ui.has_new_page():
-        subjects = ui.known_subjects(arguments.checkpoint)
-        return ui.run_ui(engine_from(arguments), arguments.host, arguments.port, subjects)
     return _run(arguments, "page", with_page=True, opened=webbrowser.open if arguments.open else None)
 
 
