@@ -25,7 +25,7 @@ from lib_layerdiffusion.commands import (
     weights,
 )
 from lib_layerdiffusion.commands.common import package_of
-from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
+from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError, is_out_of_memory
 from lib_layerdiffusion.training.cli import add_train_parser
 from lib_layerdiffusion.version import __version__
 
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, LayerDiffusionError):
         return str(error)
+    if is_out_of_memory(error):
+        return "There is too little memory for this: make it smaller or fewer at once."
     if isinstance(error, ModuleNotFoundError):
         return f'The package "{error.name}" is not installed: run "pip install {package_of(error.name or "")}".'
     reason = " ".join(str(error).split())[:300] or "no reason given"

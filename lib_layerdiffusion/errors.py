@@ -5,6 +5,8 @@ an internal name or more than a sentence.
 """
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 
 
 def is_writable(text: str) -> bool:
@@ -54,3 +56,41 @@ class WeightsError(LayerDiffusionError):
 
 class HostError(LayerDiffusionError):
     """The host cannot do what is asked in its present state (an option or another extension stands against it)."""
+
+
+class MemoryShortageError(LayerDiffusionError):
+    """The machine has too little memory for what is asked; the next, smaller thing works."""
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "insufficient memory",
+    "alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory has run out: every device, torch release and library has a kind of its own to say so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = str(error).lower()
+    return isinstance(error, Exception) and any(mark in words for mark in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def within_memory(what: str) -> Generator[None, None, None]:
+    """Say in a sentence that memory does not suffice for `what`.
+
+    Raises:
+        MemoryShortageError: it does not.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, LayerDiffusionError) or not is_out_of_memory(error):
+            raise
+        raise MemoryShortageError(
+            f"There is too little memory for {what}: make it smaller or fewer at once, or free some on the device."
+        ) from error

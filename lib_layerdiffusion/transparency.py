@@ -6,6 +6,7 @@ arXiv 2402.17113, section 3.1; the eight-view decode and its median are those of
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.errors import InputError, ModelError, is_out_of_memory
 from lib_layerdiffusion.images.arithmetic import pad_rgb, to_float, to_uint8
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.networks.allocation import freed_memory_kept
@@ -25,6 +26,8 @@ PASSES = (1, 2, 4, 8)
 # (mirrored, quarter turns), ordered so that the first 1, 2 and 4 keep the picture's shape and can share a batch.
 VIEWS = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (False, 3), (True, 3))
 DEFAULT_MEMORY_LIMIT = 4 << 30
+LARGEST_LATENT = 1e4
+"""Latents of pictures, in either scale, stay within a few tens."""
 
 Progress = Callable[[int, int], None]
 
@@ -69,15 +72,38 @@ class LatentTransparency:
         called with (passes done, passes in all).
         Returns float32 [B, 4, H, W] in [0, 1] on the device of `pixels`: red, green, blue, alpha.
 
+        A decoder that overflows in half precision decodes once more in float32.
+
         Raises:
             InputError: the shapes do not belong together, `passes` is another number, or memory does not suffice for
                 the smallest tile.
+            ModelError: pixels, latent or the decoder's result are no numbers.
         """
         if self.decoder is None:
             raise InputError("No transparency decoder is loaded.")
         if passes not in PASSES:
             raise InputError(f"Decode passes must be one of {', '.join(map(str, PASSES))}, not {passes}.")
         _check_pair(pixels, latent, self.decoder)
+        check_sampled(latent)
+        check_numbers(pixels, "The VAE")
+        decoded = self._decode(pixels, latent, passes, memory_limit, progress)
+        if bool(torch.isfinite(decoded).all()):
+            return decoded
+        own = self.decoder.dtype
+        if own.itemsize < 4:
+            self.decoder.with_precision(torch.float32)
+            try:
+                decoded = self._decode(pixels, latent, passes, memory_limit, progress)
+            finally:
+                self.decoder.with_precision(own)
+        check_numbers(decoded, "The transparency decoder")
+        return decoded
+
+    def _decode(
+        self, pixels: Tensor, latent: Tensor, passes: int, memory_limit: int, progress: Progress | None
+    ) -> Tensor:
+        if self.decoder is None:
+            raise InputError("No transparency decoder is loaded.")
         results: list[Tensor] = []
         total = passes * pixels.shape[0]
         for index in range(pixels.shape[0]):
@@ -98,7 +124,7 @@ class LatentTransparency:
         rgba: uint8 [H, W, 4], H and W multiples of 8. Returns [1, 4, H/8, W/8] on the encoder's device, in its dtype.
 
         Raises:
-            InputError: the size is no multiple of 8 or the picture is not RGBA.
+            InputError: the size is no multiple of 8 or the picture is not RGBA. ModelError: the offset is no numbers.
         """
         if self.encoder is None:
             raise InputError("No transparency encoder is loaded.")
@@ -107,7 +133,9 @@ class LatentTransparency:
         colour = pad_rgb(rgba)
         stacked = np.concatenate([to_float(rgba[..., 3:]), colour], axis=-1)
         tensor = torch.from_numpy(stacked).permute(2, 0, 1)[None]
-        return self.encoder(tensor.to(next(self.encoder.parameters())))
+        offset = self.encoder(tensor.to(next(self.encoder.parameters())))
+        check_numbers(offset, "The transparency encoder")
+        return offset
 
 
 class _Views:
@@ -138,7 +166,7 @@ class _Views:
             try:
                 return self._tiled(pixels, latent, side)
             except RuntimeError as error:  # torch.OutOfMemoryError is one; Apple's backend raises the bare kind
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 smaller = halved(side, height, width, multiple)
             _return_unused(_device_of(self._decoder))
@@ -158,7 +186,7 @@ class _Views:
                 per_pixel, multiple = self._decoder.activation_bytes_per_pixel, self._decoder.size_multiple
                 return self._tiled(pixels, latent, tile_side(height, width, per_pixel, self._limit, multiple))
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             finally:
                 self._decoder.to(device).with_precision(dtype)
@@ -200,7 +228,7 @@ class _Views:
             try:
                 results.extend(self._decode_batch(pixels, latent, same_shape))
             except RuntimeError as error:
-                if len(same_shape) == 1 or not _out_of_memory(error):
+                if len(same_shape) == 1 or not is_out_of_memory(error):
                     raise
                 self._batch = 1
             else:
@@ -264,8 +292,29 @@ def _check_pair(pixels: Tensor, latent: Tensor, decoder: TransparentDecoder) -> 
         )
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+def check_sampled(latent: Tensor) -> None:
+    """Make sure that a latent, of either scale, is one that a picture can be in.
+
+    Raises:
+        ModelError: it holds NaN, infinity, or numbers that are far beyond any picture's.
+    """
+    check_numbers(latent, "The model", LARGEST_LATENT)
+
+
+def check_numbers(values: Tensor, maker: str, largest: float = math.inf) -> None:
+    """Make sure that values are numbers, of which none is larger than `largest`.
+
+    Raises:
+        ModelError: they are not; the message says who made them.
+    """
+    extreme = float(values.detach().abs().max()) if values.numel() else 0.0
+    if extreme <= largest and math.isfinite(extreme):
+        return
+    what = "values that are no numbers" if not math.isfinite(extreme) else f"values up to {extreme:.1e}"
+    raise ModelError(
+        f"{maker} has made {what} instead of a picture: its weights or those of the layer file are broken, or half "
+        "precision is too small for it: choose another checkpoint, get the layer file again, or use float32."
+    )
 
 
 def _turned(x: Tensor, view: tuple[bool, int]) -> Tensor:

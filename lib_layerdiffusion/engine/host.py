@@ -60,12 +60,21 @@ class SamplingHost(Protocol):
         """Raise ModelError unless a method of `family`, called `label`, fits the loaded model."""
         ...
 
-    def set_sampler(self, name: str) -> Mapping[str, str]:
-        """Choose a sampler, "" for the model's own; returns its infotext keys.
+    @property
+    def own_sampler(self) -> str:
+        """Infotext name of the model's own sampler."""
+        ...
+
+    def sampler(self, name: str) -> AbstractContextManager[Mapping[str, str]]:
+        """A sampler for the time of a `with`, "" for the model's own; gives its infotext keys.
 
         Raises:
             SettingsError: there is none of that name.
         """
+        ...
+
+    def broken_part(self) -> str:
+        """Which part of the model has weights that nothing can be computed with, in words; "" where none has."""
         ...
 
     def encode_prompts(

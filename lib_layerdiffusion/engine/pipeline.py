@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from lib_layerdiffusion.engine.latents import check_latent
 from lib_layerdiffusion.engine.request import PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.engine.vocabulary import unknown_note, unknown_words
+from lib_layerdiffusion.errors import ModelError, within_memory
 from lib_layerdiffusion.images.arithmetic import preview
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.files import load_picture
@@ -29,7 +31,7 @@ from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, PASS_COUNTS
 from lib_layerdiffusion.settings.kinds import find_method, one_of
 from lib_layerdiffusion.settings.parsing import LatentScale
-from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
+from lib_layerdiffusion.transparency import LatentTransparency, check_sampled, rgba_arrays
 from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, plan_injection
 from lib_layerdiffusion.version import __version__
 from lib_layerdiffusion.weights import WeightStore
@@ -38,10 +40,11 @@ _PASSES = one_of(*PASS_COUNTS)
 
 
 class Engine:
-    """One model, and everything that makes layers with it."""
+    """One model, and everything that makes layers with it. Safe to use from several threads: runs wait their turn."""
 
     def __init__(self, host: SamplingHost, store: WeightStore) -> None:
         self.host, self.store = host, store
+        self._lock = threading.RLock()  # a progress call may ask for another picture
 
     def unknown_words(self, *prompts: str) -> tuple[str, ...]:
         """Words that the model does not know; a model that was not made from a list of words knows all."""
@@ -105,22 +108,38 @@ class Engine:
         Raises:
             LayerDiffusionError: as `generate`.
         """
+        with self._turn(f"a picture of {request.width}x{request.height}"):
+            return self._run(request)
+
+    @contextmanager
+    def _turn(self, what: str) -> Generator[None, None, None]:
+        """The model for one at a time; others wait. What goes wrong with memory or numbers is said in a sentence."""
+        with self._lock, torch.no_grad(), within_memory(what):
+            try:
+                yield
+            except ModelError as error:
+                broken = self.host.broken_part()
+                if not broken:
+                    raise
+                raise ModelError(f"The checkpoint is broken ({broken}): get it again or choose another.") from error
+
+    def _run(self, request: PictureRequest) -> Result:
         settings, method = request.settings, request.settings.method
         self.host.check(method.family, method.label)
         timings: dict[str, float] = {}
-        with _timed(timings, "load"), torch.no_grad():
+        with _timed(timings, "load"):
             weights = self.store.layer(method)
             networks = self._networks(method, with_encoder=request.init is not None and method.has_alpha)
-            sampler = self.host.set_sampler(request.sampler)
-        with torch.no_grad():
+        with self.host.sampler(request.sampler) as sampler:
             with _timed(timings, "prepare"):
                 injection = plan_injection(settings, weights, request.height, request.width)
                 prompt, negative, frames = self._prompts(request)
                 start, mask = self._start(request, networks)
             with self.host.injected(injection, frames, len(request.seeds)), _timed(timings, "sample"):
                 latents = self.host.sample(request, prompt, negative, start, mask)
-            with _timed(timings, "decode"):
-                finished = self._decode(request, latents, networks)
+        check_sampled(latents)
+        with _timed(timings, "decode"):
+            finished = self._decode(request, latents, networks)
         infotexts = [
             request.infotext(i, self.host.name, sampler, f"layerdiffusion {__version__}") for i in range(request.batch)
         ]
@@ -241,8 +260,9 @@ class Engine:
         height, width = rgba.shape[:2]
         check_size(width - width % 8, height - height % 8)
         rgba = resized_rgba(rgba, height - height % 8, width - width % 8)
-        encoder = self.host.placed(self.store.encoder(self.host.family()))
-        return self.host.encode_start(rgba, LatentTransparency(encoder=encoder)) / self.host.scaling
+        with self._turn("this picture"):
+            encoder = self.host.placed(self.store.encoder(self.host.family()))
+            return self.host.encode_start(rgba, LatentTransparency(encoder=encoder)) / self.host.scaling
 
     def decode(self, latent: Tensor, passes: int = 8) -> Image.Image:
         """RGBA picture of a latent [1, 4, H/8, W/8] or [4, H/8, W/8] in the VAE's scale, of any floating-point type.
@@ -251,9 +271,11 @@ class Engine:
             LayerDiffusionError: the latent or the weights cannot be used.
         """
         whole, passes = check_latent(latent), int(cast("int", _PASSES.read("passes", passes)))
-        decoder = self.host.placed(self.store.decoder(self.host.family()))
-        pixels = self.host.decode_latents(whole * self.host.scaling)
-        return Image.fromarray(rgba_arrays(LatentTransparency(decoder=decoder).decode(pixels, whole, passes=passes))[0])
+        with self._turn("this latent"):
+            decoder = self.host.placed(self.store.decoder(self.host.family()))
+            pixels = self.host.decode_latents(whole * self.host.scaling)
+            decoded = LatentTransparency(decoder=decoder).decode(pixels, whole, passes=passes)
+        return Image.fromarray(rgba_arrays(decoded)[0])
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class ModelFacts:
             words=host.words,
             samplers=tuple(samplers),
             schedules=tuple(schedules),
-            own_sampler=host.set_sampler("").get("Sampler", ""),
+            own_sampler=host.own_sampler,
         )
 
     def unknown_words(self, *prompts: str) -> tuple[str, ...]:

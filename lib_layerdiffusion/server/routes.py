@@ -12,11 +12,10 @@ from enum import Enum
 from functools import wraps
 from typing import Any, Protocol
 
-import torch
 from fastapi import HTTPException
 from torch import Tensor
 
-from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError
+from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError, within_memory
 from lib_layerdiffusion.images import compose
 from lib_layerdiffusion.images.layerfile import layer_file_bytes
 from lib_layerdiffusion.images.reading import Picture, encode_picture
@@ -77,12 +76,10 @@ def answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(endpoint)
     def answer(*args: Any, **kwargs: Any) -> Any:
         try:
-            return endpoint(*args, **kwargs)
+            with within_memory("this picture"):
+                return endpoint(*args, **kwargs)
         except LayerDiffusionError as error:
             raise HTTPException(UNPROCESSABLE, detail=str(error)) from error
-        except torch.OutOfMemoryError as error:
-            sentence = "The picture is too large for the memory that is free: make it smaller."
-            raise HTTPException(UNPROCESSABLE, detail=sentence) from error
 
     return answer
 

@@ -40,7 +40,7 @@ _FOREIGN = (
     (b"RIFF", "a picture"),
     (b"GIF8", "a picture"),
 )
-_UNREADABLE = (
+UNREADABLE = (
     SafetensorError,
     OSError,
     ValueError,
@@ -66,7 +66,7 @@ def read_weights(path: Path, remedy: str = GET_AGAIN) -> dict[str, Tensor]:
     try:
         state = load_file(path, device="cpu")
         _check_numbers(state, path, remedy)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise WeightsError(f"{path} is damaged (its tensors cannot be read): {remedy}.") from error
     return state
 
@@ -79,7 +79,7 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
     """
     try:
         return load(content)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise WeightsError(f"The content is no whole safetensors file: {GET_AGAIN}.") from error
 
 

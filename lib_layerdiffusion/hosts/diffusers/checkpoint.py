@@ -22,10 +22,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lib_layerdiffusion.errors import ModelError
+from lib_layerdiffusion.errors import ModelError, is_out_of_memory
 from lib_layerdiffusion.hosts.diffusers import ldm_checkpoint
 from lib_layerdiffusion.hosts.diffusers.layouts import LAYOUTS, Layout
 from lib_layerdiffusion.hosts.diffusers.tokenizer import clip_tokenizer
+from lib_layerdiffusion.weights.reading import UNREADABLE
 
 # Renamed in diffusers 0.42, which warns about the old name.
 _DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
@@ -58,6 +59,8 @@ def _from_pretrained(source: str, dtype: torch.dtype, *, local: bool) -> Diffusi
         with _quietly() if local else nullcontext():
             pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, **{_DTYPE: dtype})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         if not local:
             remedy = "check its name and the connection to the hub, or give a file or a folder"
             raise ModelError(f'"{source}" cannot be loaded: {remedy}.') from error
@@ -134,7 +137,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(str(path), framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+    except UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f'"{path.name}" is damaged or no safetensors file: get it again.') from error
 
 

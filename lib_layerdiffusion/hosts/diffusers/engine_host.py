@@ -79,15 +79,24 @@ class EngineHost(DiffusersHost):
         """The side that the model was trained on, in pixels."""
         return int(self.pipeline.unet.config.sample_size) * self.downscale
 
-    def set_sampler(self, name: str) -> Mapping[str, str]:
-        """Choose a sampler, "" for the model's own; returns its infotext keys.
+    @property
+    def own_sampler(self) -> str:
+        """Infotext name of the model's own sampler."""
+        return describe_sampler("", self._scheduler).get("Sampler", "")
+
+    @contextmanager
+    def sampler(self, name: str) -> Iterator[Mapping[str, str]]:
+        """A sampler for the time of a `with`, "" for the model's own; gives its infotext keys.
 
         Raises:
             SettingsError: there is none of that name.
         """
         scheduler = make_scheduler(name, self._scheduler.config) if name else self._scheduler
         self.pipeline.scheduler = scheduler
-        return describe_sampler(name, scheduler)
+        try:
+            yield describe_sampler(name, scheduler)
+        finally:
+            self.pipeline.scheduler = self._scheduler
 
     def encode_prompts(
         self, prompt: str, negative: str, frames: Sequence[str]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from lib_layerdiffusion.engine.host import PromptEmbedding
 from lib_layerdiffusion.errors import ModelError
 from lib_layerdiffusion.hosts.diffusers.unet import Patch, UNetHandle, inject_unet
 from lib_layerdiffusion.methods import Family
+from lib_layerdiffusion.networks.numbers import broken_numbers
+from lib_layerdiffusion.transparency import check_numbers
 from lib_layerdiffusion.unet.injection import Injection
 
 _WIDTHS = {768: Family.SD15, 2048: Family.SDXL}
@@ -68,10 +69,18 @@ class DiffusersHost:
 
     @torch.no_grad()
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the VAE's posterior, in the VAE's scale; pixels [B, 3, H, W] in [0, 1]."""
-        with self._vae() as vae:
+        """Mean and standard deviation of the VAE's posterior, in the VAE's scale; pixels [B, 3, H, W] in [0, 1].
+
+        Raises:
+            ModelError: they are no numbers, in float32 either.
+        """
+
+        def encoded(vae: Any) -> Tensor:
             distribution = vae.encode((pixels * 2 - 1).to(self.device, vae.dtype)).latent_dist
-            return distribution.mean.float(), distribution.std.float()
+            return torch.stack([distribution.mean.float(), distribution.std.float()])
+
+        mean, deviation = self._by_vae(encoded)
+        return mean, deviation
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """VAE-encode [B, 3, H, W] in [0, 1] to [B, 4, H/8, W/8] in the UNet's scale.
@@ -83,10 +92,21 @@ class DiffusersHost:
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [0, 1], float32, of latents in the UNet's scale; one picture at a time."""
-        with self._vae() as vae:
+
+        def decoded(vae: Any) -> Tensor:
             scaled = (latents.float() / self.scaling).to(self.device, vae.dtype)
-            pixels = [vae.decode(part).sample.float() for part in scaled.split(1)]
-        return (torch.cat(pixels) / 2 + 0.5).clamp(0, 1)
+            return torch.cat([vae.decode(part).sample.float() for part in scaled.split(1)])
+
+        return (self._by_vae(decoded) / 2 + 0.5).clamp(0, 1)
+
+    def broken_part(self) -> str:
+        """Which part of the pipeline has weights that nothing can be computed with, in words; "" where none has."""
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            part = getattr(self.pipeline, name, None)
+            problem = broken_numbers(part.named_parameters()) if isinstance(part, torch.nn.Module) else ""
+            if problem:
+                return f"the {name.replace('_', ' ')}'s {problem}"
+        return ""
 
     def inject(
         self,
@@ -122,15 +142,21 @@ class DiffusersHost:
             loaded = " and ".join(self.families)
             raise ModelError(f'"{label}" needs an {family} model, and the loaded one is {loaded}: change one of them.')
 
-    @contextmanager
-    def _vae(self) -> Iterator[Any]:
-        """The VAE in a precision that does not overflow: SDXL's own does in float16."""
+    def _by_vae(self, compute: Callable[[Any], Tensor]) -> Tensor:
+        """What the VAE computes; once more in float32 where half precision overflows, as SDXL's own does.
+
+        Raises:
+            ModelError: the result is no numbers, in float32 either.
+        """
         vae = self.pipeline.vae
-        if vae.dtype is not torch.float16 or not vae.config.get("force_upcast", False):
-            yield vae
-            return
-        vae.to(torch.float32)
-        try:
-            yield vae
-        finally:
-            vae.to(torch.float16)
+        own = vae.dtype
+        known = own is torch.float16 and vae.config.get("force_upcast", False)
+        result = None if known else compute(vae)
+        if result is None or (own.itemsize < 4 and not bool(torch.isfinite(result).all())):
+            vae.to(torch.float32)
+            try:
+                result = compute(vae)
+            finally:
+                vae.to(own)
+        check_numbers(result, "The VAE")
+        return result

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from lib_layerdiffusion.errors import HostError, ModelError, SettingsError
+from lib_layerdiffusion.errors import HostError, ModelError, SettingsError, within_memory
 from lib_layerdiffusion.hosts.diffusers.checkpoint import load_pipeline
 from lib_layerdiffusion.hosts.diffusers.engine_host import OFFLOADS, EngineHost, ModelCard
+from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
 from lib_layerdiffusion.methods import METHODS, Family
 from lib_layerdiffusion.places import RANDOM_MODEL, bundled_family, default_weights_folder
 from lib_layerdiffusion.weights import WeightStore
@@ -51,14 +52,19 @@ def open_source(
         raise HostError("Offloading moves weights off a GPU, and there is none: leave it out.")
     precision = kind or (torch.float32 if place.type == "cpu" else torch.float16)
     bundled = bundled_family() if source is None else None
-    if source is None and bundled is None:
+    origin = source if bundled is None else bundled
+    if origin is None:
         pipeline, card, store = _random_family(precision)
     else:
-        origin = source if bundled is None else bundled
-        pipeline = load_pipeline(origin, precision)  # type: ignore[arg-type]
+        with within_memory("this model"):
+            pipeline = load_pipeline(origin, precision)
         card, folder = _card(Path(str(origin)), is_bundled=bundled is not None)
         store = _store(weights, folder)
-    _place(pipeline, place, offload)
+    broken = DiffusersHost(pipeline, card.families).broken_part()
+    if broken:
+        raise ModelError(f'"{origin}" is broken ({broken}): get it again or choose another one.')
+    with within_memory("this model"):
+        _place(pipeline, place, offload)
     return EngineHost(pipeline, card, offload, exact=kind is torch.float32), store
 
 

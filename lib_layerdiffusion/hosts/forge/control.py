@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lib_layerdiffusion.errors import LayerDiffusionError
+from lib_layerdiffusion.errors import LayerDiffusionError, within_memory
 
 _VERBS = ("init", "setup_conds", "sample", "save_samples", "get_token_merging_ratio")
 """What the host calls on `p` outside of hooks: before, between and after sampling."""
@@ -72,6 +72,7 @@ def stop(p: Any, error: BaseException) -> None:
 def stopping(p: Any) -> Iterator[None]:
     """Guard a hook: whatever goes wrong in it ends the run instead of giving a picture that is silently wrong."""
     try:
-        yield
+        with within_memory("this picture"):
+            yield
     except Exception as error:  # noqa: BLE001  # the host would swallow it; it is raised again by the next verb
         stop(p, error)

@@ -32,6 +32,7 @@ from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import to_infotext
 from lib_layerdiffusion.settings.parsing import LayerSettings
+from lib_layerdiffusion.transparency import check_sampled
 from lib_layerdiffusion.unet.injection import LayerWeights, additional_prompts, plan_injection
 
 ATTRIBUTE = "layerdiffusion_run"
@@ -221,10 +222,12 @@ class LayerRun:
         """Take the sampled batch [B, 4, h, w] in the sampler's scale, unless it is decoded already.
 
         Raises:
-            HostError: the host sampled without what it was given.
+            HostError: the host sampled without what it was given. ModelError: what it sampled are no numbers.
         """
         if self._handle is not None:
             self._handle.check_merged()
+        if isinstance(samples, Tensor) and not getattr(samples, "already_decoded", False):
+            check_sampled(samples)
         self._patched = (None, None)
         self._sampled.take_latents(samples)
 
