@@ -6,7 +6,6 @@ arXiv 2402.17113, section 3.1; the eight-view decode and its median are those of
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lib_layerdiffusion.errors import InputError, ModelError, is_out_of_memory
+from lib_layerdiffusion.errors import InputError, is_out_of_memory
 from lib_layerdiffusion.images.arithmetic import pad_rgb, to_float, to_uint8
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.networks.allocation import freed_memory_kept
+from lib_layerdiffusion.networks.numbers import check_numbers, check_sampled
 from lib_layerdiffusion.networks.tiles import Tile, blended, cut, halved, tile_side
 
 LATENT_FACTOR = 8
@@ -26,8 +26,6 @@ PASSES = (1, 2, 4, 8)
 # (mirrored, quarter turns), ordered so that the first 1, 2 and 4 keep the picture's shape and can share a batch.
 VIEWS = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (False, 3), (True, 3))
 DEFAULT_MEMORY_LIMIT = 4 << 30
-LARGEST_LATENT = 1e4
-"""Latents of pictures, in either scale, stay within a few tens."""
 
 Progress = Callable[[int, int], None]
 
@@ -290,31 +288,6 @@ def _check_pair(pixels: Tensor, latent: Tensor, decoder: TransparentDecoder) -> 
             f"Pixels {tuple(pixels.shape)} and latent {tuple(latent.shape)} do not belong together: "
             f"[B, 3, H, W] and [B, {decoder.latent_channels}, H/8, W/8] are needed."
         )
-
-
-def check_sampled(latent: Tensor) -> None:
-    """Make sure that a latent, of either scale, is one that a picture can be in.
-
-    Raises:
-        ModelError: it holds NaN, infinity, or numbers that are far beyond any picture's.
-    """
-    check_numbers(latent, "The model", LARGEST_LATENT)
-
-
-def check_numbers(values: Tensor, maker: str, largest: float = math.inf) -> None:
-    """Make sure that values are numbers, of which none is larger than `largest`.
-
-    Raises:
-        ModelError: they are not; the message says who made them.
-    """
-    extreme = float(values.detach().abs().max()) if values.numel() else 0.0
-    if extreme <= largest and math.isfinite(extreme):
-        return
-    what = "values that are no numbers" if not math.isfinite(extreme) else f"values up to {extreme:.1e}"
-    raise ModelError(
-        f"{maker} has made {what} instead of a picture: its weights or those of the layer file are broken, or half "
-        "precision is too small for it: choose another checkpoint, get the layer file again, or use float32."
-    )
 
 
 def _turned(x: Tensor, view: tuple[bool, int]) -> Tensor:

@@ -28,10 +28,11 @@ from lib_layerdiffusion.images.files import load_picture
 from lib_layerdiffusion.images.opacity import opaque_warning
 from lib_layerdiffusion.images.start import outside_kept, resized_mask, resized_rgba
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
+from lib_layerdiffusion.networks.numbers import check_sampled
 from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, PASS_COUNTS
 from lib_layerdiffusion.settings.kinds import find_method, one_of
 from lib_layerdiffusion.settings.parsing import LatentScale
-from lib_layerdiffusion.transparency import LatentTransparency, check_sampled, rgba_arrays
+from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
 from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, plan_injection
 from lib_layerdiffusion.version import __version__
 from lib_layerdiffusion.weights import WeightStore

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from lib_layerdiffusion.errors import ModelError
+
+LARGEST_LATENT = 1e4
+"""Latents of pictures, in either scale, stay within a few tens."""
 LARGEST = 1e6
 """Of a trained network's weights; the published ones stay far below it, and half precision ends at 65504."""
 
@@ -30,3 +34,28 @@ def broken_numbers(named: Iterable[tuple[str, Tensor]]) -> str:
         if extreme > LARGEST:
             return f'"{name}" has values up to {extreme:.1e}'
     return ""
+
+
+def check_sampled(latent: Tensor) -> None:
+    """Make sure that a latent, of either scale, is one that a picture can be in.
+
+    Raises:
+        ModelError: it holds NaN, infinity, or numbers that are far beyond any picture's.
+    """
+    check_numbers(latent, "The model", LARGEST_LATENT)
+
+
+def check_numbers(values: Tensor, maker: str, largest: float = math.inf) -> None:
+    """Make sure that values are numbers, of which none is larger than `largest`.
+
+    Raises:
+        ModelError: they are not; the message says who made them.
+    """
+    extreme = float(values.detach().abs().max()) if values.numel() else 0.0
+    if extreme <= largest and math.isfinite(extreme):
+        return
+    what = "values that are no numbers" if not math.isfinite(extreme) else f"values up to {extreme:.1e}"
+    raise ModelError(
+        f"{maker} has made {what} instead of a picture: its weights or those of the layer file are broken, or half "
+        "precision is too small for it: choose another checkpoint, get the layer file again, or use float32."
+    )

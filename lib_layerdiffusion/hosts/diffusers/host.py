@@ -12,8 +12,7 @@ from lib_layerdiffusion.engine.host import PromptEmbedding
 from lib_layerdiffusion.errors import ModelError
 from lib_layerdiffusion.hosts.diffusers.unet import Patch, UNetHandle, inject_unet
 from lib_layerdiffusion.methods import Family
-from lib_layerdiffusion.networks.numbers import broken_numbers
-from lib_layerdiffusion.transparency import check_numbers
+from lib_layerdiffusion.networks.numbers import broken_numbers, check_numbers
 from lib_layerdiffusion.unet.injection import Injection
 
 _WIDTHS = {768: Family.SD15, 2048: Family.SDXL}

@@ -29,10 +29,10 @@ from lib_layerdiffusion.images.follow import find_placement, with_changes
 from lib_layerdiffusion.images.layerfile import check_ending
 from lib_layerdiffusion.images.opacity import opaque_warning
 from lib_layerdiffusion.images.reading import Picture, read_picture
+from lib_layerdiffusion.networks.numbers import check_sampled
 from lib_layerdiffusion.settings.fields import FIELDS
 from lib_layerdiffusion.settings.infotext import to_infotext
 from lib_layerdiffusion.settings.parsing import LayerSettings
-from lib_layerdiffusion.transparency import check_sampled
 from lib_layerdiffusion.unet.injection import LayerWeights, additional_prompts, plan_injection
 
 ATTRIBUTE = "layerdiffusion_run"
