@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections.abc import Collection, Iterator
@@ -25,7 +26,7 @@ FLAGS = [
 ]
 # gradio's page template loads this script for pages that are embedded in others; nothing of ours asks for it.
 TEMPLATE_HOSTS = {"cdnjs.cloudflare.com"}
-PATIENCE = 120_000  # milliseconds, for machines that are busy with something else
+PATIENCE = int(os.environ.get("PAGE_PATIENCE", "120000"))
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ from lib_layerdiffusion.server.service import Service
 from lib_layerdiffusion.server.serving import LOCAL, doors_of, served
 from lib_layerdiffusion.server.workers import LocalWorker
 from lib_layerdiffusion.weights import WeightStore
-from tests.pages.browser import visit
+from tests.pages.browser import PATIENCE, visit
 
 READY = "#create:not([aria-busy])"
 PICTURE = ".view .large img, .view .gallery img"
@@ -59,6 +59,15 @@ def visited(browser: Any, address: str, **options: Any) -> Any:
     return visit(browser, address, ready=READY, foreign=(), **options)
 
 
+def until(page: Any, expression: str, argument: Any = None) -> Any:
+    """Wait for an expression to be true. Playwright's own way evaluates in the page, whose policy forbids that."""
+    for _ in range(PATIENCE // 50):
+        if found := page.evaluate(expression, argument):
+            return found
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
 def card(page: Any, title: str) -> None:
     """Choose what one wants."""
     page.locator(".card", has_text=title).click()
@@ -68,15 +77,15 @@ def generate(page: Any) -> None:
     """Press Generate and wait for the pictures of that run."""
     before = page.locator(".run-choice").count()
     page.click("#generate")
-    page.wait_for_function("(count) => document.querySelectorAll('.run-choice').length > count", arg=before)
+    until(page, "(count) => document.querySelectorAll('.run-choice').length > count", before)
     shown(page)
 
 
 def shown(page: Any) -> None:
     """Wait until every picture in the view is there."""
     page.wait_for_selector(PICTURE)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.view img')].every((image) => image.complete && image.naturalWidth > 0)"
+    until(
+        page, "[...document.querySelectorAll('.view img')].every((image) => image.complete && image.naturalWidth > 0)"
     )
 
 

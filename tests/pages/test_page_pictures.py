@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib_layerdiffusion.images.layerfile import read_ora
 from lib_layerdiffusion.methods import METHODS
-from tests.pages.page_server import advanced, card, generate, give, jobs, opened, saved, shown
+from tests.pages.page_server import advanced, card, generate, give, jobs, opened, saved, shown, until
 
 LARGE_SEED = "9007199254740995"  # 2^53 + 3: no number of JavaScript's
 
@@ -177,7 +177,7 @@ def test_history_and_settings_again(browser, address):
         assert page.input_value("#seed") == "5"
         page.hover(".run-tile >> nth=1")
         page.locator(".run-tile .remove").nth(1).click()
-        page.wait_for_function("document.querySelectorAll('.run-choice').length === 1")
+        until(page, "document.querySelectorAll('.run-choice').length === 1")
         assert [job["request"]["prompt"] for job in jobs(page)] == ["second"]
 
 

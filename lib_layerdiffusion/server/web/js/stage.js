@@ -157,7 +157,7 @@ function pager(app, job, picture) {
 }
 
 function gallery(app, job) {
-  const tiles = job.pictures.map((picture, index) => tile(app, job, picture, index));
+  const tiles = job.pictures.map((picture, index) => tile(app, picture, index));
   const element = h(
     "div",
     {
@@ -180,7 +180,7 @@ function gallery(app, job) {
   );
 }
 
-function tile(app, job, picture, index) {
+function tile(app, picture, index) {
   const wanted = app.runs.store.get().layer;
   const layer = picture.layers.find((row) => row.layer === wanted) ?? mainLayer(picture);
   const image = h("img", { src: layer.url, alt: `${t(layer.layer)} ${index + 1}`, loading: "lazy", decoding: "async" });

@@ -26,15 +26,18 @@ function sentence(app) {
     : "Pictures with real transparency: glass, glow, hair and soft shadows. Begin with one of these.";
 }
 
-/** One picture on three grounds at once. */
+/** One picture on three grounds. */
 function sample() {
-  const bands = ["checker", "white", "dusk"].map((name) => h("span", { class: `band ${name}` }));
-  const picture = h("img", { src: "thumbnails/sample.webp", alt: "", width: 256, height: 256 });
+  const bands = ["checker", "white", "dusk"].map((name) => {
+    const picture = h("img", { src: "thumbnails/sample.webp", alt: "", width: 128, height: 128 });
+    return h("span", { class: `band ${name}` }, picture);
+  });
+  const caption = t("Made by the bundled model: one picture, any ground.");
   return h(
     "figure",
     { class: "sample" },
-    h("span", { class: "bands" }, ...bands, picture),
-    h("figcaption", { class: "help" }, t("Made by the bundled model: one picture, any ground.")),
+    h("span", { class: "bands" }, ...bands),
+    h("figcaption", { class: "help" }, caption),
   );
 }
 
