@@ -96,7 +96,7 @@ def literals(source: str) -> set[str]:
     """English texts in a module: what `t` is given, and whole sentences and titles elsewhere."""
     code = re.sub(r"^\s*(?://|\*|/\*).*$", "", source, flags=re.MULTILINE)
     found = set(re.findall(r'\bt\(\s*"((?:[^"\\\n]|\\.)+)"', code))
-    return found | {text for text in re.findall(r'"([A-Z][^"\\\n]* [^"\\\n]+[.a-z])"', code) if "${" not in text}
+    return found | {text for text in re.findall(r'"([A-Z][a-z ][^"\\\n]* [^"\\\n]+[.a-z])"', code) if "${" not in text}
 
 
 @pytest.mark.parametrize("language", ["zh_CN", "ja_JP"])

@@ -36,10 +36,8 @@ export function diagram(title) {
 function tile(x, kind, role) {
   const back = kind === "thing" ? checker() : scene();
   const front =
-    kind === "scene"
-      ? ""
-      : '<path class="thing" d="M15 7.500c4 0 7 3.200 7 7.500s-3 8-7 8-7-3.700-7-8 3-7.500 7-7.500z"/>';
-  const frame = `<rect class="frame ${role}" width="${SIDE}" height="${SIDE}" rx="4.500"/>`;
+    kind === "scene" ? "" : '<path class="thing" d="M15 7.5c4 0 7 3.2 7 7.5s-3 8-7 8-7-3.7-7-8 3-7.5 7-7.5z"/>';
+  const frame = `<rect class="frame ${role}" width="${SIDE}" height="${SIDE}" rx="4.5"/>`;
   return `<g transform="translate(${x} 1)">${back}${front}${frame}</g>`;
 }
 
@@ -48,14 +46,14 @@ function checker() {
   for (let row = 0; row < 5; row++) {
     for (let column = row % 2; column < 5; column += 2) squares += `M${column * 6} ${row * 6}h6v6h-6z`;
   }
-  return `<rect class="clear" width="${SIDE}" height="${SIDE}" rx="4.500"/><path class="squares" d="${squares}"/>`;
+  return `<rect class="clear" width="${SIDE}" height="${SIDE}" rx="4.5"/><path class="squares" d="${squares}"/>`;
 }
 
 function scene() {
   return (
-    `<rect class="sky" width="${SIDE}" height="${SIDE}" rx="4.500"/>` +
-    '<path class="hill" d="M0 21l8-7 7 6 6-4 9 6v3.500a4.500 4.500 0 0 1-4.500 4.500h-21A4.500 4.500 0 0 1 0 25.500z"/>' +
-    '<circle class="sun" cx="24" cy="6.500" r="2.500"/>'
+    `<rect class="sky" width="${SIDE}" height="${SIDE}" rx="4.5"/>` +
+    '<path class="hill" d="M0 21l8-7 7 6 6-4 9 6v3.5a4.5 4.5 0 0 1-4.5 4.5h-21A4.5 4.5 0 0 1 0 25.5z"/>' +
+    '<circle class="sun" cx="24" cy="6.5" r="2.5"/>'
   );
 }
 

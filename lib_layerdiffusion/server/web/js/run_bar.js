@@ -45,13 +45,13 @@ let lastStart = -DOUBLE_CLICK;
 /** Begin a run with what the form says; several wait for each other. */
 export function start(app) {
   if (performance.now() - lastStart < DOUBLE_CLICK || app.runs.store.get().sending) return;
-  lastStart = performance.now();
   const problem = firstProblem(app);
   if (problem) {
     app.runs.refuse(problem);
     document.getElementById(problem.field)?.focus();
     return;
   }
+  lastStart = performance.now();
   const { route, body } = requestOf(app.form, app.runs.client);
   app.runs.start(route, body);
 }
