@@ -87,10 +87,13 @@ def _service(arguments: argparse.Namespace, limits: Any, web: Any) -> Service:
     from lib_layerdiffusion.server.workers import LocalWorker
 
     if arguments.ray:
-        raise SettingsError("Ray is not there yet.")
-    engines = [
-        LayerDiffusion.from_checkpoint(**model) for model in _models(arguments.workers, model_arguments(arguments))
-    ]
+        from lib_layerdiffusion.server.ray_serve import Plan, deploy
+
+        plan = Plan(LayerDiffusion.from_checkpoint, model_arguments(arguments), SAMPLER_NAMES, SCHEDULE_NAMES)
+        workers, facts = deploy(plan, arguments.workers)
+        return Service(workers, facts, limits, web)
+    models = _models(arguments.workers, model_arguments(arguments))
+    engines = [LayerDiffusion.from_checkpoint(**model) for model in models]
     facts = ModelFacts.of(engines[0], SAMPLER_NAMES, SCHEDULE_NAMES)
     return Service([LocalWorker(engine) for engine in engines], facts, limits, web)
 
