@@ -21,6 +21,7 @@ def add_parsers(subparsers: Any) -> None:
     """Register the command."""
     parser = add_command(subparsers, "doctor", "what is installed, and what is missing", "", "--json")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the layer files")
+    parser.add_argument("--host", type=Path, metavar="DIR", help="a WebUI's folder, to read instead; it is not started")
     add_json_argument(parser)
     parser.set_defaults(run=_run)
 
@@ -48,6 +49,56 @@ def _devices() -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    return _run_here(arguments) if arguments.host is None else _run_host(arguments)
+
+
+def _run_host(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.hosts.forge.installation import Installation
+    from lib_layerdiffusion.methods import METHODS
+    from lib_layerdiffusion.weights import WeightStore
+
+    host = Installation(arguments.host.expanduser())
+    store = WeightStore([arguments.weights] if arguments.weights else host.folders, may_fetch=False)
+    files = {status.file.name: status for status in store.status()}
+    missing = {row.label: [name for name in row.file_names if not files[name].is_installed] for row in METHODS.values()}
+    problems = [host.problem] if host.problem else []
+    if len(host.extensions) > 1:
+        problems.append(
+            f"{len(host.extensions)} extensions bring a lib_layerdiffusion, which works with none of them: keep one of "
+            + ", ".join(path.name for path in host.extensions)
+        )
+    problems += [f"{what} is off: no {', '.join(names)}" for what, names in host.lost.items() if not host.problem]
+    problems += [status.problem for status in files.values() if status.problem]
+    values: dict[str, Any] = {
+        "host": host.name,
+        "release": host.release,
+        "capabilities": dict(host.capabilities),
+        "extensions": host.extensions,
+        "folders": host.folders,
+        "layer_files": {name: status.path for name, status in files.items() if status.path},
+        "methods": dict.fromkeys(missing, not host.problem),
+        "missing_files": {label: names for label, names in missing.items() if names},
+        "problems": problems,
+    }
+    report(arguments, values, _host_lines(values))
+    return 1 if host.problem else 0
+
+
+def _host_lines(values: dict[str, Any]) -> list[str]:
+    working = [label for label, works in values["methods"].items() if works]
+    ready = [label for label in working if label not in values["missing_files"]]
+    return [
+        f"Host: {values['host']} {values['release']}".rstrip(),
+        *(f"  {name}: {value}" for name, value in values["capabilities"].items()),
+        f"Extension: {', '.join(map(str, values['extensions'])) or 'not installed there'}",
+        f"Methods that work: {len(working)} of {len(values['methods'])}, {len(ready)} with all of their files here",
+        *(f"Layer files in {folder}" + ("" if folder.is_dir() else " (not there)") for folder in values["folders"]),
+        *(f"  {name}: {path}" for name, path in values["layer_files"].items()),
+        *(f"! {problem}" for problem in values["problems"]),
+    ]
+
+
+def _run_here(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.places import bundled_family, clip_merges, default_weights_folder
     from lib_layerdiffusion.weights import WeightStore
 

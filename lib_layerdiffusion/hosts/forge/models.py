@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lib_layerdiffusion.hosts.forge import backends, options
 from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
 from lib_layerdiffusion.hosts.forge.earlier import EarlierResults
+from lib_layerdiffusion.hosts.forge.folders import layer_folders
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, TransparentDecoder
@@ -20,14 +21,11 @@ from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import LayerWeights
 from lib_layerdiffusion.weights import WeightStore
 
-FOLDER = "layer_model"
-"""Where the reference extension keeps its files, in the host's folder of models."""
 
-
-def models_folder() -> Path:
-    """Where layer files are looked for and put: where command line or settings page say, or beside the checkpoints."""
+def model_folders() -> list[Path]:
+    """Where layer files are looked for; into the first they are put: as command line or settings page say."""
     chosen = getattr(shared.cmd_opts, "layerdiffusion_models_dir", None) or options.models_dir()
-    return Path(chosen) if chosen else Path(paths.models_path) / FOLDER
+    return layer_folders(Path(paths.models_path), vars(shared.cmd_opts), chosen)
 
 
 class ForgeModels:
@@ -43,7 +41,7 @@ class ForgeModels:
     def store(self) -> WeightStore:
         """Made on first use: the command line is parsed by then."""
         if self._store is None:
-            self._store = WeightStore([models_folder()], endpoint=options.mirror())
+            self._store = WeightStore(model_folders(), endpoint=options.mirror())
         return self._store
 
     def identity(self, method: LayerMethod) -> str:

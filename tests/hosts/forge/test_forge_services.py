@@ -278,10 +278,10 @@ class TestOptions:
         option("models_dir", str(tmp_path))
         option("mirror", "https://mirror.example")
         store = ForgeModels().store
-        assert store.folders == (tmp_path,)
+        assert store.folders[0] == tmp_path
         assert store.status()[0].address.startswith("https://mirror.example/")
         monkeypatch.setattr(shared.cmd_opts, "layerdiffusion_models_dir", str(tmp_path / "first"))
-        assert ForgeModels().store.folders == (tmp_path / "first",)
+        assert ForgeModels().store.folders[0] == tmp_path / "first"
 
 
 class TestRoutes:
