@@ -51,10 +51,11 @@ def rgba(name: str, height: int, width: int) -> np.ndarray:
     """uint8 [H, W, 4] picture: a smooth colour field, a soft disc and a hard rectangle in alpha."""
     rng = _rng(name)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    phase = rng.uniform(0, 6.28, size=3)
-    freq = rng.uniform(0.02, 0.15, size=(3, 2))
-    rgb = np.stack([0.5 + 0.5 * np.sin(freq[c, 0] * x + freq[c, 1] * y + phase[c]) for c in range(3)], axis=-1)
-    cy, cx = rng.uniform(0.3, 0.7, size=2) * (height, width)
+    # Python's own numbers leave arrays in float32 with every numpy; numpy 2 would go on in float64 with its scalars.
+    phase = rng.uniform(0, 6.28, size=3).tolist()
+    freq = rng.uniform(0.02, 0.15, size=(3, 2)).tolist()
+    rgb = np.stack([0.5 + 0.5 * np.sin(freq[c][0] * x + freq[c][1] * y + phase[c]) for c in range(3)], axis=-1)
+    cy, cx = (rng.uniform(0.3, 0.7, size=2) * (height, width)).tolist()
     radius = 0.3 * min(height, width)
     distance = np.sqrt((y - cy) ** 2 + (x - cx) ** 2)
     alpha = np.clip((radius - distance) / (0.25 * radius) + 0.5, 0, 1)
