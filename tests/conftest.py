@@ -33,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="file to append a line to for each row of the table in docs/alpha.md that was run in a real host",
     )
+    parser.addoption(
+        "--fake-host",
+        choices=("forge", "neo", "reforge", "classic"),
+        default="forge",
+        help="the host that the contract tests play where no --forge-root is given",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,8 @@ class RunResults:
         if self._settings.method.frame_count > 1:
             _LAYOUTS.get(use, lambda *_: None)(processed, list(self._sets.values()))
         extra = [image for images in self._extra.values() for image in images]
-        if webui.answers_with_extra_images():
+        # A script that lays pictures out counts them.
+        if webui.answers_with_extra_images() or use is not Use.ALL:
             processed.extra_images.extend(extra)
         else:
             processed.images.extend(extra)

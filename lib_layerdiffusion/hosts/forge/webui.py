@@ -37,9 +37,7 @@ def picture_box(*, elem_id: str) -> Any:
     canvas = optional("modules_forge.forge_canvas.canvas", "ForgeCanvas")
     if canvas is not None:
         return canvas(numpy=True, no_scribbles=True, height=_BOX_HEIGHT, elem_id=elem_id).background
-    return gr.Image(
-        type="numpy", image_mode="RGBA", source="upload", show_label=False, height=_BOX_HEIGHT, elem_id=elem_id
-    )
+    return gr.Image(type="numpy", image_mode="RGBA", show_label=False, height=_BOX_HEIGHT, elem_id=elem_id)
 
 
 def checkpoint_menu() -> Any:

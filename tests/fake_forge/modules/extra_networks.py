@@ -2,6 +2,8 @@
 
 import re
 
+from fakehost import kind
+
 from modules import shared
 
 _TAG = re.compile(r"<lora:([^:>]+):([^>]+)>")
@@ -24,5 +26,5 @@ def activate(p, tags):
     if tags:
         objects.unet = objects.unet.clone()
         for name, strength in tags:
-            objects.unet.add_patches(filename=name, patches=shared.loras[name], strength_patch=float(strength))
+            kind.add_lora(objects.unet, name, shared.loras[name], float(strength))
     p.sd_model.forge_objects_after_applying_lora = objects

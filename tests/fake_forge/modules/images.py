@@ -1,9 +1,10 @@
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 from PIL import Image, PngImagePlugin
 
-from modules import shared, stealth_infotext
+from modules import shared
 
 
 def flatten(image, colour):
@@ -32,7 +33,9 @@ def save_image(image, path, basename, seed=None, prompt=None, extension="png", i
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{len(list(folder.iterdir())):05}-{seed}.{extension}"
     params = SimpleNamespace(image=image, filename=str(target), pnginfo={"parameters": info})
-    stealth_infotext.add_stealth_pnginfo(params)
+    stealth = sys.modules.get("modules.stealth_infotext")  # not every host has it
+    if stealth is not None:
+        stealth.add_stealth_pnginfo(params)
     image = params.image
     if extension == "png":
         chunks = PngImagePlugin.PngInfo()

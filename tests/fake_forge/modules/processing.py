@@ -81,7 +81,7 @@ class StableDiffusionProcessing:
 
     def decode(self, samples):
         vae = self.sd_model.forge_objects.vae
-        return DecodedSamples(vae.decode(vae.first_stage_model.process_out(samples)).movedim(-1, 1) * 2 - 1)
+        return DecodedSamples(vae.decode(vae.first_stage_model.scale_out(samples)).movedim(-1, 1) * 2 - 1)
 
 
 class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
@@ -111,7 +111,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         if self.enable_hr == "pixels":
             return self._second_pass(None, pixels.movedim(-1, 1))
         vae = self.sd_model.forge_objects.vae
-        return self._second_pass(vae.first_stage_model.process_in(vae.encode(pixels)))
+        return self._second_pass(vae.first_stage_model.scale_in(vae.encode(pixels)))
 
     def _second_pass(self, samples, pixels=None):
         self.is_hr_pass, self.hr_prompts = True, self.prompts
@@ -122,7 +122,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
                 pixels = (torch.stack(self.decode(samples)).clamp(-1, 1) + 1) / 2
             pixels = torch.nn.functional.interpolate(pixels, scale_factor=2)
             vae = self.sd_model.forge_objects.vae
-            samples = vae.first_stage_model.process_in(vae.encode(pixels.movedim(1, -1)))
+            samples = vae.first_stage_model.scale_in(vae.encode(pixels.movedim(1, -1)))
         else:
             samples = torch.nn.functional.interpolate(samples, size=size)
         self.sampler = sd_samplers.Sampler(self.sd_model)
@@ -169,7 +169,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.batch_size = len(seen)
         vae = self.sd_model.forge_objects.vae
         latents = torch.cat([vae.encode(pixels[None]) for pixels in seen])
-        self.init_latent = vae.first_stage_model.process_in(latents)
+        self.init_latent = vae.first_stage_model.scale_in(latents)
 
     def sample(self):
         self.sampler = sd_samplers.Sampler(self.sd_model)

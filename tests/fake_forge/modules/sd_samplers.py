@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 
 import torch
-from backend.sampling.sampling_function import sampling_function, sampling_prepare
+from fakehost.sampling import sampling_function, sampling_prepare
 
 from modules import prompt_parser, shared
 
@@ -19,12 +19,12 @@ class Sampler:
 
     def sample(self, p, x, cond, uncond, steps=None, image_conditioning=None):
         steps = steps or p.steps
-        sigmas = torch.linspace(self.sd_model.forge_objects.unet.model.predictor.sigma_max, 0.0, steps + 1)
+        sigmas = torch.linspace(self.sd_model.forge_objects.unet.model.schedule.sigma_max, 0.0, steps + 1)
         return self._run(p, x * sigmas[0], sigmas, cond, uncond)
 
     def sample_img2img(self, p, x, noise, cond, uncond, steps=None, image_conditioning=None):
         steps = steps or p.steps
-        sigmas = torch.linspace(self.sd_model.forge_objects.unet.model.predictor.sigma_max, 0.0, steps + 1)
+        sigmas = torch.linspace(self.sd_model.forge_objects.unet.model.schedule.sigma_max, 0.0, steps + 1)
         sigmas = sigmas[steps - max(1, int(p.denoising_strength * steps)) :]
         return self._run(p, x + noise * sigmas[0], sigmas, cond, uncond)
 

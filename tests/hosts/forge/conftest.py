@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,17 @@ from lib_layerdiffusion.settings.fields import FIELDS
 FAKE = Path(__file__).resolve().parents[2] / "fake_forge"
 
 
+PACKAGES = {"forge": "forge", "neo": "forge", "reforge": "reforge", "classic": "reforge"}
+"""Host -> the folder below `kin` that has its backend's package."""
+
+
+def _play(name: str) -> None:
+    """Let this process have the modules of a host."""
+    for folder in (FAKE, FAKE / "kin" / PACKAGES[name], FAKE / "kin" / name):
+        sys.path.insert(0, str(folder))
+    import_module("kin").prepare()
+
+
 @pytest.fixture(scope="session")
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     root: Path | None = request.config.getoption("--forge-root")
@@ -22,7 +34,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         from tests.hosts.forge.hosts import RealForge
 
         return RealForge(root.resolve(), folder)
-    sys.path.insert(0, str(FAKE))
+    _play(request.config.getoption("--fake-host"))
     from tests.hosts.forge.hosts import FakeForge
 
     return FakeForge(folder)

@@ -87,7 +87,7 @@ class FakeForge:
 
     def use(self, family: str) -> None:
         """Load a checkpoint, or go back to one."""
-        from backend import memory_management, model
+        from fakehost import memory_management, model
         from modules import shared
 
         memory_management.unload_all_models()
@@ -176,7 +176,7 @@ def _answered(image: Image.Image) -> Image.Image:
 
 def _adapted(q: Any, k: Any, v: Any, extra: dict[str, Any], *, share: float) -> Any:
     """As IP-Adapter: attention, and more in the rows that follow the prompt, by their order in the batch."""
-    from backend.attention import attention_function
+    from fakehost.attention import attention_function
 
     rows = len(q) // len(extra["cond_or_uncond"])
     marks = torch.tensor(extra["cond_or_uncond"]).repeat_interleave(rows)[:, None, None]
@@ -192,7 +192,7 @@ class _Guidance:
         self.kind = kind
 
     def process_before_every_sampling(self, p: Any, **_: Any) -> None:
-        from backend.sampling.sampling_function import calc_cond_uncond_batch
+        from fakehost.sampling import calc_cond_uncond_batch
 
         unet = p.sd_model.forge_objects.unet.clone()
         options = unet.model_options["transformer_options"]

@@ -168,13 +168,14 @@ def test_without_the_stealth_option_alpha_is_saved(fake, ask, without):
     assert result.images[0].getextrema()[3][0] < 250
 
 
-def test_another_webui_is_one_line(fake, capsys, monkeypatch):
+def test_another_webui_is_one_line(fake):
     from lib_layerdiffusion.hosts.forge import needs
 
     assert "none of them" in needs.unusable(packages=())
-    sentence = needs.unusable(packages=("ldm_patched",))
+    lost = needs.BACKENDS["ldm_patched"][-1]
+    sentence = needs.unusable(lambda names: [name for name in names if name == lost], ("ldm_patched",))
     assert sentence.count("\n") == 0
-    assert "ldm_patched.modules.conds.CONDRegular" in sentence
+    assert lost.replace(":", ".") in sentence
 
 
 def test_what_does_not_fit_although_all_is_there_is_one_line(fake, capsys, monkeypatch):

@@ -23,7 +23,10 @@ SDXL_KEY = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to
 def host_page(fake, monkeypatch):
     """A tab as the host makes it: prompts, scripts, results, and the menu of checkpoints in the end."""
     from modules import script_callbacks, scripts
-    from modules_forge import main_entry
+
+    from lib_layerdiffusion.hosts.forge import webui
+
+    entry = webui.optional("modules_forge.main_entry")
 
     with gr.Blocks() as demo:
         tabs = []
@@ -36,13 +39,16 @@ def host_page(fake, monkeypatch):
             script.after_component(gr.Gallery(elem_id=f"{tab}_gallery"))
             script.after_component(gr.File(elem_id=f"download_files_{tab}"))
             tabs.append(SimpleNamespace(tab=tab, script=script, inputs=inputs))
-        monkeypatch.setattr(main_entry, "ui_checkpoint", gr.Dropdown(["one", "two"], value="one"))
+        menu = gr.Dropdown(["one", "two"], value="one", elem_id="setting_sd_model_checkpoint")
+        if entry is not None:
+            monkeypatch.setattr(entry, "ui_checkpoint", menu)
         for name, kept in zip(("scripts_txt2img", "scripts_img2img"), tabs, strict=True):
             runner = SimpleNamespace(alwayson_scripts=[object(), kept.script])
             monkeypatch.setattr(scripts, name, runner, raising=False)
         monkeypatch.setattr(fake.module, "scripts", scripts)
-        for callback in script_callbacks.registered["after_component"]:
-            callback(gr.HTML(elem_id="footer"))
+        for part in (menu, gr.HTML(elem_id="footer")):
+            for callback in script_callbacks.registered["after_component"]:
+                callback(part)
     return SimpleNamespace(demo=demo, config=demo.get_config_file(), tabs=tabs)
 
 

@@ -242,7 +242,7 @@ def test_the_decoder_reads_the_vae_latent_and_unrounded_pixels(fake, ask, decode
     (pixels, latent, passes), (rounded, sampler_latent, _) = decoder_input
     vae = shared.sd_model.forge_objects.vae.first_stage_model
     assert passes == 2
-    assert np.allclose(latent, vae.process_out(sampler_latent))
+    assert np.allclose(latent, vae.scale_out(sampler_latent))
     levels = pixels.double() * 255
     assert (levels - levels.round()).abs().max() > 0.1
     assert np.allclose(rounded * 255, levels.floor(), atol=1e-4)

@@ -181,7 +181,7 @@ def test_the_answer_says_that_a_batch_was_rounded_up(fake, ask):
 
 @pytest.mark.parametrize(("family", "method"), [("sd15", TRANSPARENT), ("sdxl", XL_TRANSPARENT)])
 def test_a_refiner_of_the_family_goes_on_with_the_method(fake, ask, family, method):
-    from backend import model
+    from fakehost import model
 
     fake.use(family)
     plain_before = fake.run(None, steps=4)
@@ -197,7 +197,7 @@ def test_a_refiner_of_the_family_goes_on_with_the_method(fake, ask, family, meth
 
 
 def test_another_refiner_is_told_of(fake, ask):
-    from backend import model
+    from fakehost import model
 
     refiner = model.StableDiffusionXL()
     fake.use("sd15")

@@ -159,7 +159,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_fetched(t
     def fetched(*_, **__):
         raise AssertionError("fetched")
 
-    monkeypatch.setattr(download, "_download", fetched)
+    monkeypatch.setattr(download, "_partial_of", fetched)
     (tmp_path / "taken").touch()  # permissions do not hold for root, a file in the folder's place does
     with pytest.raises(WeightsError, match="cannot be written to"):
         WeightStore(layer_folders(tmp_path / "taken", {})).path("layer_sd15_joint")

@@ -141,7 +141,7 @@ class Adapter:
 
     @staticmethod
     def _attend(q: Any, k: Any, v: Any, extra: dict[str, Any]) -> Any:
-        from backend.attention import attention_function
+        from fakehost.attention import attention_function
 
         rows = len(q) // len(extra["cond_or_uncond"])
         out = attention_function(q, k, v, extra["n_heads"]).clone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from backend.model import CONTEXT, WIDTH
+from fakehost.model import CONTEXT, WIDTH
 from safetensors.torch import save_file
 
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, LayerMethod, Technique

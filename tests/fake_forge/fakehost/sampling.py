@@ -2,8 +2,8 @@
 
 import torch
 
-from backend.memory_management import load_models_gpu
-from backend.sampling.condition import compile_conditions, compile_weighted_conditions, joined
+from fakehost.condition import compile_conditions, compile_weighted_conditions, joined
+from fakehost.memory_management import load_models_gpu
 
 
 def sampling_prepare(unet, x):

@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from backend import memory_management
-from backend.attention import attention_function
-from backend.patcher.base import ModelPatcher, UnetPatcher
+from fakehost import kind, memory_management
+from fakehost.attention import attention_function
 
 WIDTH, CONTEXT, HEADS = 16, 12, 2
 
@@ -104,7 +103,7 @@ class KModel(nn.Module):
     def __init__(self):
         super().__init__()
         self.diffusion_model = UNet()
-        self.predictor = Predictor()
+        self.schedule = Predictor()
 
     def apply_model(self, x, sigma, c_crossattn, c_concat=None, transformer_options=None):
         scaled = x / (sigma[:, None, None, None] ** 2 + 1) ** 0.5
@@ -132,18 +131,20 @@ class Autoencoder(nn.Module):
 
     def encode(self, pixels, regulation=None):
         posterior = Posterior(self.quant_conv(self.encoder(pixels)))
-        return posterior.sample() if regulation is None else regulation(posterior)
+        if regulation is not None:
+            return regulation(posterior)
+        return posterior.sample() if kind.draws else posterior.mean
 
-    def process_in(self, latent):
+    def scale_in(self, latent):
         return latent * self.factor
 
-    def process_out(self, latent):
+    def scale_out(self, latent):
         return latent / self.factor
 
 
 class VAE:
     def __init__(self, model=None, patcher=None):
-        self.patcher = patcher or ModelPatcher(model)
+        self.patcher = patcher or kind.patcher(model)
         self.first_stage_model = self.patcher.model
 
     def clone(self):
@@ -173,7 +174,7 @@ class StableDiffusion:
         torch.manual_seed(1)
         memory_management.unload_all_models()
         self.forge_objects = Objects(
-            UnetPatcher(KModel().eval().requires_grad_(False)), VAE(Autoencoder().requires_grad_(False))
+            kind.unet_patcher(KModel().eval().requires_grad_(False)), VAE(Autoencoder().requires_grad_(False))
         )
         self.forge_objects_original = self.forge_objects.shallow_copy()
         self.forge_objects_after_applying_lora = self.forge_objects.shallow_copy()

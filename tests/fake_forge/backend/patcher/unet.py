@@ -1,3 +1,0 @@
-from backend.patcher.base import UnetPatcher
-
-__all__ = ["UnetPatcher"]

@@ -1,0 +1,1 @@
+"""The names under which Forge and Neo keep what `fakehost` does."""

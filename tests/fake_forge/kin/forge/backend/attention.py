@@ -1,0 +1,1 @@
+from fakehost.attention import *  # noqa: F403

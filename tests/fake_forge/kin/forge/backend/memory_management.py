@@ -1,0 +1,1 @@
+from fakehost.memory_management import *  # noqa: F403

@@ -1,0 +1,3 @@
+from fakehost import kind
+
+ModelPatcher = kind.patcher

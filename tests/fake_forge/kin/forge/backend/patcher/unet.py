@@ -1,0 +1,3 @@
+from fakehost import kind
+
+UnetPatcher = kind.unet_patcher

@@ -1,0 +1,1 @@
+from fakehost.condition import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""The names under which reForge and classic keep what `fakehost` does."""

@@ -1,0 +1,3 @@
+from fakehost.attention import attention_function as optimized_attention
+
+__all__ = ["optimized_attention"]

@@ -1,0 +1,3 @@
+from fakehost.condition import Condition as CONDRegular
+
+__all__ = ["CONDRegular"]
