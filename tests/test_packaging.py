@@ -24,6 +24,21 @@ def test_everything_under_models_is_in_the_wheel():
     assert [name for name in names if not any(fnmatch(name, pattern.replace("**/", "")) for pattern in patterns)] == []
 
 
+@pytest.mark.parametrize(
+    ("package", "folder"),
+    [
+        ("lib_layerdiffusion.localizations", ROOT / "localizations"),
+        ("lib_layerdiffusion.server", ROOT / "lib_layerdiffusion" / "server" / "web"),
+    ],
+)
+def test_what_the_server_gives_out_is_in_the_wheel(package, folder):
+    patterns = [pattern.replace("web/**/", "") for pattern in PROJECT["tool"]["setuptools"]["package-data"][package]]
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
+    assert len(names) >= 2
+    assert [name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+    assert places.localizations_folder() == ROOT / "localizations"
+
+
 @pytest.mark.parametrize("inside", [True, False], ids=["wheel", "checkout"])
 def test_the_models_are_found(tmp_path, monkeypatch, inside):
     package = tmp_path / "lib_layerdiffusion"

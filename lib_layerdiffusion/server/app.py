@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.server.endpoints import Facts, Json, Runs, Tools
 from lib_layerdiffusion.server.faults import BusyError, FieldError, MissingError
-from lib_layerdiffusion.server.form import request_schema
+from lib_layerdiffusion.server.form import CHAIN, GENERATE, request_schema
 from lib_layerdiffusion.server.guard import App, Doors, Guard
 from lib_layerdiffusion.server.routes import PREFIX, UNPROCESSABLE
 from lib_layerdiffusion.server.service import Service
@@ -24,6 +24,8 @@ from lib_layerdiffusion.version import __version__
 
 WEB = Path(__file__).parent / "web"
 """The page."""
+BODIES = {"generate": GENERATE, "chain": CHAIN}
+"""What these routes take."""
 _LOG = logging.getLogger(__name__)
 _SENTENCES = {
     400: "The request must be a JSON object.",
@@ -54,11 +56,12 @@ def build_app(service: Service) -> FastAPI:
     )
     _add_handlers(app)
     facts, tools, runs = Facts(service), Tools(service), Runs(service)
-    schema = request_schema(service.facts.default_values())
+    defaults = service.facts.default_values()
+    bodies = {name: _json_body(request_schema(defaults, rows)) for name, rows in BODIES.items()}
     for verb, path, endpoint, extra in (
         *_routes_of_facts(facts),
         *_routes_of_tools(tools),
-        *_routes_of_runs(runs, schema),
+        *_routes_of_runs(runs, bodies),
     ):
         app.add_api_route(
             f"{PREFIX}/{path}",
@@ -102,11 +105,14 @@ def _routes_of_tools(tools: Tools) -> list[Row]:
     ]
 
 
-def _routes_of_runs(runs: Runs, schema: dict[str, Any]) -> list[Row]:
-    body = {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
+def _json_body(schema: dict[str, object]) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
+
+
+def _routes_of_runs(runs: Runs, bodies: Mapping[str, dict[str, Any]]) -> list[Row]:
     return [
-        ("POST", "generate", runs.generate, body),
-        ("POST", "chain", runs.chain, None),
+        ("POST", "generate", runs.generate, bodies["generate"]),
+        ("POST", "chain", runs.chain, bodies["chain"]),
         ("POST", "stop", runs.stop_all, None),
         ("GET", "jobs", runs.jobs, None),
         ("GET", "jobs/{name}", runs.job, None),

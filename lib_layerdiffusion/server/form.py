@@ -124,9 +124,9 @@ def check_client(client: object) -> str:
     return client
 
 
-def request_schema(defaults: Mapping[str, object]) -> dict[str, object]:
-    """JSON schema (draft 2020-12) of the body of `generate`. defaults: by name."""
-    properties = {name: {**row.schema(), "default": defaults.get(name)} for name, row in GENERATE.items()}
+def request_schema(defaults: Mapping[str, object], rows: Mapping[str, Row] = GENERATE) -> dict[str, object]:
+    """JSON schema (draft 2020-12) of the body of `generate`, or of another one. defaults: by name."""
+    properties = {name: {**row.schema(), "default": defaults.get(name)} for name, row in rows.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A run",

@@ -53,13 +53,16 @@ class ModelFacts:
     def of(cls, engine: Any, samplers: Sequence[str] = (), schedules: Sequence[str] = ()) -> ModelFacts:
         """The facts of an engine's model."""
         host: SamplingHost = engine.host
+        side = host.default_size
+        # What was trained on a list of subjects was trained on pictures of one size.
+        sizes: tuple[tuple[int, int], ...] = getattr(host, "sizes", ()) or (((side, side),) if host.subjects else ())
         return cls(
             name=host.name,
             source=host.source,
             families=host.families,
             methods=tuple(engine.methods),
-            default_size=host.default_size,
-            sizes=getattr(host, "sizes", ()),
+            default_size=side,
+            sizes=sizes,
             steps=host.steps,
             guidance=host.guidance,
             decode_passes=getattr(host, "decode_passes", 8),

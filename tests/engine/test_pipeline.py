@@ -7,6 +7,7 @@ import inspect
 import io
 import pickle
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,7 @@ from lib_layerdiffusion.images.opacity import PLAIN_BACKGROUND
 from lib_layerdiffusion.methods import METHODS, Family, Layer
 from lib_layerdiffusion.places import RANDOM_MODEL
 from lib_layerdiffusion.settings.infotext import from_infotext, parse_parameters
+from lib_layerdiffusion.weights import WeightStore
 from tests.tiny_family import ALL_METHODS, changed, new_card, new_engine, picture, snapshot, write_family, write_layers
 
 FG, BG, BLEND = picture(80, 64, 1), picture(64, 90, 2), picture(70, 70, 3)
@@ -463,3 +465,17 @@ def test_help_lists_every_choice_with_what_it_does():
 
 def test_the_package_says_its_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", lib_layerdiffusion.__version__)
+
+
+def test_a_small_model_says_which_words_it_does_not_know_and_draws_all_the_same(layers):
+    card = replace(new_card(), subjects=("red apple", "ice cream"), words=("sunset",))
+    small = LayerDiffusion(EngineHost(tiny_pipeline(), card), WeightStore([layers], may_fetch=False))
+    known = small.generate("an Ice cream, red sunset", seed=1)
+    assert known.notes == ()
+    result = small.generate("a blue apple", seed=1, layer_prompts={"foreground": "Zebra"})
+    assert result.notes == ('This model does not know "blue", "zebra": it draws what the other words say.',)
+    assert small.unknown_words("sunset", "2 apples, x2") == ("apples", "x")
+
+
+def test_a_model_of_many_words_says_nothing_of_them(engine):
+    assert engine.unknown_words("a zebra") == ()
