@@ -54,6 +54,10 @@ class WeightsError(LayerDiffusionError):
     """A weight file is missing, cannot be fetched, is damaged, or belongs to another method."""
 
 
+class StorageError(LayerDiffusionError):
+    """A place cannot be written to: the disk is full, the folder is gone or may not be changed."""
+
+
 class HostError(LayerDiffusionError):
     """The host cannot do what is asked in its present state (an option or another extension stands against it)."""
 

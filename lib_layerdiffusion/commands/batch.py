@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from lib_layerdiffusion.commands.common import (
     model_arguments,
     report,
 )
+
+_SHOWN = 10
+"""Failed lines whose reason goes to the terminal."""
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -51,4 +55,9 @@ def _run(arguments: argparse.Namespace) -> int:
     summary = run_batch(job, batch_ray.outcomes if arguments.ray else processes.way_of(job), quiet=arguments.json)
     counts = f"{summary['done']} of {summary['lines']} pictures are done, {summary['failed']} failed"
     report(arguments, summary, [f"{counts}: {summary['manifest']}"])
+    for item in summary["errors"][:_SHOWN]:
+        reason = item["error"].removeprefix(f"Line {item['line']}: ")
+        sys.stderr.write(f"line {item['line']}: {reason}\n")
+    if len(summary["errors"]) > _SHOWN:
+        sys.stderr.write(f"and {len(summary['errors']) - _SHOWN} more, which the manifest names\n")
     return 1 if summary["failed"] else 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,12 +130,18 @@ def _close(bars: dict[str, Any]) -> None:
 
 
 def free_stem(folder: Path, wanted: str) -> str:
-    """`wanted`, or with a number behind it where the folder has files of that name."""
-    taken = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set[str]()
+    """`wanted`, or with a number behind it where the folder has files of that name, whatever their kind."""
+    taken = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
 
     def is_taken(stem: str) -> bool:
-        return any(name == f"{stem}.png" or name.startswith(f"{stem}-") for name in taken)
+        return any(name.startswith((f"{stem}.", f"{stem}-")) for name in taken)
 
     if not is_taken(wanted):
         return wanted
     return next(stem for number in range(2, len(taken) + 3) if not is_taken(stem := f"{wanted}_{number}"))
+
+
+def free_path(wanted: Path) -> Path:
+    """`wanted`, or with a number behind its name where there is something already."""
+    numbered = (wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}") for number in count(2))
+    return next(path for path in chain([wanted], numbered) if not os.path.lexists(path))

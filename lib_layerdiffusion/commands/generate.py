@@ -14,6 +14,7 @@ from lib_layerdiffusion.commands.common import (
     add_json_argument,
     add_model_arguments,
     engine_from,
+    free_path,
     free_stem,
     report,
     stage_bars,
@@ -197,13 +198,13 @@ def _run_chain(arguments: argparse.Namespace) -> int:
 
 
 def _finish(arguments: argparse.Namespace, result: Result) -> int:
-    folder, stem = _place(arguments.output, _prompt(arguments), result.seed)
+    folder, stem = _place(arguments.output, _prompt(arguments), result)
     pictures: list[dict[str, Any]] = []
     lines = [f"Model: {result.source}", f"Seed: {result.seed}"]
     for index, image in enumerate(result.images):
         name = stem if len(result.images) == 1 else f"{stem}-{index + 1}"
         files = image.save(folder, name, previews=arguments.preview)
-        layered = {ending: folder / f"{name}.{ending}" for ending in arguments.layers}
+        layered = {ending: free_path(folder / f"{name}.{ending}") for ending in arguments.layers}
         for path in layered.values():
             result.save_layers(path, index)
         written = {"files": files, "layer_files": layered}
@@ -228,9 +229,10 @@ def _check_output(output: Path) -> None:
         raise InputError(f'"{nearest}" cannot be written to: choose another place with -o.')
 
 
-def _place(output: Path, prompt: str, seed: int) -> tuple[Path, str]:
+def _place(output: Path, prompt: str, result: Result) -> tuple[Path, str]:
     """Folder and file name without its ending; nothing that exists is overwritten unless it was named itself."""
     if output.suffix.lower() == ".png":
-        return output.parent, output.stem
+        several = sum(len(image.layers) for image in result.images) > 1
+        return output.parent, free_stem(output.parent, output.stem) if several else output.stem
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "picture"
-    return output, free_stem(output, f"{words}-{seed}")
+    return output, free_stem(output, f"{words}-{result.seed}")

@@ -7,7 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_command, add_json_argument, add_model_arguments, engine_from, report
+from lib_layerdiffusion.commands.common import (
+    add_command,
+    add_json_argument,
+    add_model_arguments,
+    engine_from,
+    free_path,
+    report,
+)
 from lib_layerdiffusion.errors import InputError
 
 KEY = "latent"
@@ -39,7 +46,7 @@ def _run_encode(arguments: argparse.Namespace) -> int:
     picture = load_picture(arguments.picture, "input")
     engine = engine_from(arguments)
     latent = engine.encode(picture)
-    target = arguments.output or arguments.picture.with_suffix(".safetensors")
+    target = arguments.output or free_path(arguments.picture.with_suffix(".safetensors"))
     size = {"height": picture.shape[0], "width": picture.shape[1]}
     about = {"scale": "VAE", "picture": json.dumps(size), "model": engine.host.name}
     write_bytes(target, save({KEY: latent.float().cpu().contiguous()}, about))
@@ -58,7 +65,7 @@ def _run_decode(arguments: argparse.Namespace) -> int:
         raise InputError(f'"{arguments.latent}" holds no latent: make one with "layerdiffusion encode".')
     engine = engine_from(arguments)
     picture = engine.decode(state[KEY], passes=arguments.passes)
-    target = arguments.output or arguments.latent.with_suffix(".png")
+    target = arguments.output or free_path(arguments.latent.with_suffix(".png"))
     write_png(target, picture)
     report(arguments, {"picture": target, "size": picture.size}, [f"picture: {target}"])
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -32,6 +33,7 @@ def _start_worker(job: BatchJob, devices: Any, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all; the parent says what becomes of the workers
     _follow_parent()
     _worker["runner"] = TaskRunner(job, devices.get())
 
@@ -65,7 +67,11 @@ def _in_processes(job: BatchJob, tasks: list[Task]) -> Iterator[Outcome]:
         try:
             while waiting:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
+                try:
+                    while finished:
+                        yield finished.pop().result()
+                except KeyboardInterrupt:  # what the workers have begun is finished and kept
+                    waiting = {future for future in waiting | finished if not future.cancel()}
         except BrokenProcessPool as error:
             raise HostError(
                 "A worker died, most likely out of memory: use fewer workers and run this again."

@@ -6,12 +6,15 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
+from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError, quoted
+from lib_layerdiffusion.methods import Layer
 
 PICTURES = {layer: layer for layer in ("foreground", "background", "blended")} | {"init": "init_image", "mask": "mask"}
 VALUES = {
@@ -19,10 +22,22 @@ VALUES = {
     "resize_mode", "decode_passes", "latent_scale",
 }  # fmt: skip
 
+_MOST_PICTURES = 256
+_ENDINGS = tuple(
+    f"{layer}{kind}"
+    for layer in ("", *(f"-{layer}" for layer in Layer))
+    for kind in ("", "-preview", "-before-decoding")
+)
+"""What `LayerPicture.save` puts behind a name."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """A line of the file. key: its content's hash. name: of its pictures. problem: why it cannot run, "" if it can."""
+    """A line of the file.
+
+    key: of its content and its count among equal lines. name: of its pictures, "" where none is given yet. problem: why
+    it cannot run, "" if it can.
+    """
 
     index: int
     key: str
@@ -34,40 +49,41 @@ class Task:
 def read_tasks(path: Path) -> list[Task]:
     """The lines of a JSONL file; unreadable ones become tasks with a problem.
 
+    A line's key is its content and its count among equal ones, so that lines may be put before it.
+
     Raises:
         InputError: the file cannot be read or has no line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # Not splitlines(): prompts may hold Unicode's own line ends.
+        lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'"{path}" cannot be read as a text file of prompts: {error}.') from error
+    equals: Counter[str] = Counter()
     tasks: list[Task] = []
-    taken: set[str] = set()
-    for index, line in enumerate(text.splitlines()):
-        if line.strip():
-            task = _task(index, line, path.parent, taken)
-            taken.add(task.name)
-            tasks.append(task)
+    for index, line in enumerate(lines):
+        content = line.strip()
+        if content:
+            tasks.append(_task(index, content, equals[content], path.parent))
+            equals[content] += 1
     if not tasks:
         raise InputError(f'"{path}" has no line: write one JSON object a line, such as {{"prompt": "an apple"}}.')
     return tasks
 
 
-def _task(index: int, line: str, folder: Path, taken: set[str]) -> Task:
-    key = hashlib.sha256(line.strip().encode()).hexdigest()[:16]
-    name = f"{index + 1:05d}"
+def _task(index: int, content: str, equals: int, folder: Path) -> Task:
+    key = hashlib.sha256((content if equals == 0 else f"{content}\n{equals}").encode()).hexdigest()[:16]
     try:
-        raw = json.loads(line)
+        raw = json.loads(content)
         if isinstance(raw, str):
             raw = {"prompt": raw}
         values = _arguments(raw, folder)
-        if "name" in raw:
-            name = _file_name(raw["name"], taken)
-    except (ValueError, LayerDiffusionError) as error:
+        name = _file_name(raw["name"]) if "name" in raw else ""
+    except (ValueError, RecursionError, LayerDiffusionError) as error:
         reason = str(error) if isinstance(error, LayerDiffusionError) else f"it is no JSON ({error})"
-        return Task(index, key, name, {}, f"Line {index + 1}: {reason}")
-    # Without a seed of its own a line takes one from its content and place, so that a second run repeats it.
-    values.setdefault("seed", zlib.crc32(f"{index}:{key}".encode()))
+        return Task(index, key, "", {}, f"Line {index + 1}: {reason}")
+    # Without a seed of its own a line takes one from its content, so that a second run repeats it.
+    values.setdefault("seed", zlib.crc32(key.encode()))
     return Task(index, key, name, values)
 
 
@@ -77,15 +93,61 @@ def _arguments(raw: object, folder: Path) -> dict[str, Any]:
     unknown = sorted(set(raw) - VALUES - set(PICTURES) - {"prompt", "negative", "name"})
     if unknown:
         known = ", ".join(sorted({*VALUES, *PICTURES, "prompt", "negative", "name"}))
-        raise SettingsError(f'"{unknown[0]}" is unknown; use {known}.')
+        raise SettingsError(f"{quoted(unknown[0])} is unknown; use {known}.")
     values = {key: raw[key] for key in VALUES if raw.get(key) is not None}
-    values |= {PICTURES[key]: str(folder / str(raw[key])) for key in PICTURES if raw.get(key)}
-    return {**values, "prompt": raw["prompt"], "negative_prompt": str(raw.get("negative") or "")}
+    for key in PICTURES:
+        if raw.get(key) is not None:
+            if not isinstance(raw[key], str):
+                raise SettingsError(f"{key} must be the path of a picture, not {quoted(raw[key])}.")
+            values[PICTURES[key]] = str(folder / raw[key])
+    negative = raw.get("negative")
+    return {**values, "prompt": raw["prompt"], "negative_prompt": "" if negative is None else negative}
 
 
-def _file_name(name: object, taken: set[str]) -> str:
+def _file_name(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[\w][\w .-]{0,120}", name) or name.endswith((".", " ")):
-        raise SettingsError(f'"{name}" is no name for a file: use letters, digits, blank, dot, dash and underscore.')
-    if name in taken:
-        raise SettingsError(f'the name "{name}" is used twice.')
+        raise SettingsError(
+            f"{quoted(name)} is no name for a file: use letters, digits, blank, dot, dash and underscore."
+        )
     return name
+
+
+def named(tasks: Sequence[Task], finished: Mapping[str, Sequence[str]]) -> list[Task]:
+    """The tasks with names of which no two would write the same file; where they would, the later one has a problem.
+
+    finished: key -> files of lines that are done, which nothing may write over. Lines without a name of their own take
+    their number, with another behind it where that is taken.
+    """
+    taken = {stem: "one that is done" for names in finished.values() for stem in map(_stem_of, names)}
+    given: dict[int, Task] = {}
+    for task in tasks:
+        if task.key in finished or task.problem or not task.name:
+            given[task.index] = task
+            continue
+        other = next((taken[stem] for stem in _stems(task, task.name) if stem in taken), None)
+        if other is not None:
+            reason = f"Line {task.index + 1}: the name {quoted(task.name)} is used twice: {other} writes the same file."
+            given[task.index] = replace(task, problem=reason)
+        else:
+            given[task.index] = task
+            taken |= dict.fromkeys(_stems(task, task.name), f"line {task.index + 1}")
+    for task in tasks:
+        if not (task.name or task.problem or task.key in finished):
+            number = f"{task.index + 1:05d}"
+            names = (number if again == 1 else f"{number}_{again}" for again in count(1))
+            name = next(name for name in names if taken.keys().isdisjoint(_stems(task, name)))
+            given[task.index] = replace(task, name=name)
+            taken |= dict.fromkeys(_stems(task, name), f"line {task.index + 1}")
+    return [given[task.index] for task in tasks]
+
+
+def _stem_of(file: str) -> str:
+    return Path(file).stem.casefold()
+
+
+def _stems(task: Task, name: str) -> list[str]:
+    """Every name, without its ending and in small letters, that a file of the task's could have."""
+    pictures = task.values.get("batch", 1)
+    several = type(pictures) is int and 1 < pictures <= _MOST_PICTURES
+    roots = [f"{name}-{index + 1}" for index in range(pictures)] if several else [name]
+    return [f"{root}{ending}".casefold() for root in roots for ending in _ENDINGS]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lib_layerdiffusion.errors import InputError, LayerDiffusionError
+from lib_layerdiffusion.errors import InputError, StorageError
 from lib_layerdiffusion.images.decoding import check_bytes, open_picture
 from lib_layerdiffusion.images.reading import Picture, read_picture
 
@@ -26,7 +26,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is complete whenever it is seen; folders are made.
 
     Raises:
-        LayerDiffusionError: it cannot be written; nothing is left behind.
+        StorageError: it cannot be written; nothing is left behind.
     """
     temporary = None
     try:
@@ -43,7 +43,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        raise LayerDiffusionError(f'"{path}" cannot be written: {error.strerror or error}.') from error
+        raise StorageError(f'"{path}" cannot be written: {error.strerror or error}.') from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def write_png(path: Path, picture: Image.Image | NDArray[np.uint8], infotext: st
     """Write a PNG, with an infotext where there is one.
 
     Raises:
-        LayerDiffusionError: it cannot be written.
+        StorageError: it cannot be written.
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     information = PngInfo()

@@ -503,3 +503,36 @@ def test_without_a_terminal_there_are_no_bars(monkeypatch, capsys):
     with stage_bars(quiet=False) as progress:
         progress("sample", 1, 2)
     assert capsys.readouterr().err == ""
+
+
+class TestNothingIsWrittenOver:
+    def test_by_encode_and_decode_without_a_name(self, run):
+        picture = Path(saved("apple.png")).read_bytes()
+        Path("apple.safetensors").write_bytes(b"a checkpoint")
+        for name in ("apple_2.safetensors", "apple_3.safetensors"):
+            code, out, _ = run("encode", "apple.png")
+            assert (code, name in out) == (0, True)
+        assert Path("apple.safetensors").read_bytes() == b"a checkpoint"
+        Path("apple_2.png").write_bytes(b"a picture")
+        assert run("decode", "apple_2.safetensors", "--passes", 1)[0] == 0
+        assert Path("apple.png").read_bytes() == picture
+        assert Path("apple_2.png").read_bytes() == b"a picture"
+        assert Path("apple_2_2.png").is_file()
+
+    def test_by_layers_beside_the_file_that_was_named(self, run):
+        Path("a.png").write_bytes(b"mine")
+        Path("b-blended.png").write_bytes(b"mine")
+        Path("c.ora").write_bytes(b"mine")
+        for name, more in (("b.png", ("--method", "everything")), ("c.png", ("--layers", "ora"))):
+            assert run("generate", "an apple", "-o", name, *more)[0] == 0
+        assert Path("b-blended.png").read_bytes() == Path("c.ora").read_bytes() == b"mine"
+        assert Path("b_2-blended.png").is_file()
+        assert Path("c_2.ora").is_file()
+        assert run("generate", "an apple", "-o", "a.png")[0] == 0
+        assert Path("a.png").read_bytes() != b"mine"
+
+    def test_and_nobody_is_told_to_delete_a_picture_of_his_own(self, run):
+        code, _, err = run("decode", saved("model.png"))
+        assert code == 1
+        assert "is a picture" in err
+        assert "delete" not in err
