@@ -71,11 +71,11 @@ def composed(browser: Any, address: str, given: argparse.Namespace) -> None:
         generate(page)
         page.locator("button", has_text="Compose").click()
         page.set_input_files("#compose-background", {"name": "table.png", "mimeType": "image/png", "buffer": table()})
-        page.wait_for_selector(".frame:not([hidden])")
+        page.wait_for_selector(".grip:not([hidden])")
         page.fill("#compose-scale", "2.2")
         page.fill("#compose-left", "300")
         page.fill("#compose-top", "170")
-        page.locator(".frame").focus()
+        page.locator(".grip").focus()
         photograph(page, given.folder / "page-compose.png")
 
 
@@ -128,7 +128,11 @@ def plainly(image: Image.Image) -> bytes:
 
 def with_colours(count: int) -> Callable[[Image.Image], bytes]:
     """What writes a PNG of so many colours."""
-    return lambda image: plainly(image.quantize(count))
+
+    def write(image: Image.Image) -> bytes:
+        return plainly(image.quantize(palette=image.quantize(count), dither=Image.Dither.FLOYDSTEINBERG))
+
+    return write
 
 
 if __name__ == "__main__":

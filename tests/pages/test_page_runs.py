@@ -128,7 +128,7 @@ def test_what_cannot_be_is_said_beside_the_field_and_above_the_picture(browser, 
         page.wait_for_timeout(600)
         page.click("#generate")
         label = page.inner_text(f"label[for={field}]")
-        notice, picture = page.locator(".notice.error"), page.locator(".large img")
+        notice, picture = page.locator(".stage > .notice.error"), page.locator(".large img")
         assert notice.inner_text().startswith(f"{label}: {sentence}")
         assert notice.bounding_box()["y"] + notice.bounding_box()["height"] <= picture.bounding_box()["y"]
         assert page.evaluate("document.activeElement.id") == field

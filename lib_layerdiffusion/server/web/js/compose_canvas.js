@@ -17,7 +17,7 @@ export function createCanvas(store) {
   const frame = h(
     "div",
     {
-      class: "frame",
+      class: "grip",
       hidden: true,
       tabIndex: 0,
       role: "application",

@@ -39,12 +39,13 @@ export function settingsPart(app) {
 
 function sizes(app) {
   const { model } = app;
+  const sizes = model.subjects.length && !model.fixed_size ? [] : model.sizes;
   const chips = h("fieldset", { class: "aspects" }, h("legend", { class: "unseen" }, t("Shape")));
-  chips.append(...model.sizes.map((size) => aspect(app, size)));
+  chips.append(...sizes.map((size) => aspect(app, size)));
   return h(
     "div",
     { class: "size-part" },
-    model.sizes.length > 1 && chips,
+    sizes.length > 1 && chips,
     model.fixed_size ? onlySizes(model) : freeSize(app),
   );
 }
@@ -61,17 +62,22 @@ function freeSize(app) {
   const side = (name) => labelled(app, name, numberBox(app, name, model.limits.multiple), { help: false });
   const update = () => {
     const { width, height } = form.store.get();
-    const told = sizeNote(Math.sqrt(width * height) / model.size);
+    const told = sizeNote(model, width, height);
     note.hidden = !told;
-    fill(note, t(told));
+    fill(note, t(told, { size: model.size }));
   };
   form.store.watch(update, "width", "height");
   update();
   return h("div", {}, h("div", { class: "pair" }, side("width"), side("height")), note);
 }
 
-/** share: of the side of the pictures that the model was made for. */
-function sizeNote(share) {
+/** What to know of a size before it is made; a model that knows only its subjects can do its own size and no other. */
+function sizeNote(model, width, height) {
+  if (model.subjects.length) {
+    const own = width === model.size && height === model.size;
+    return own ? "" : "This small model was made for {size} × {size}: other sizes come out as wreckage.";
+  }
+  const share = Math.sqrt(width * height) / model.size;
   if (share > 1.5) return "Much larger than this model was made for: things may come out twice.";
   return share < 0.6 ? "Much smaller than this model was made for: things may come out in pieces." : "";
 }
