@@ -67,9 +67,7 @@ function fit({ foreground, background }, store, changed) {
     (0.8 * background.naturalWidth) / foreground.naturalWidth,
     (0.8 * background.naturalHeight) / foreground.naturalHeight,
   );
-  const same =
-    foreground.naturalWidth === background.naturalWidth && foreground.naturalHeight === background.naturalHeight;
-  if (same || scale !== 1) return;
+  if (most >= 0.8 || scale !== 1) return;
   const fitting = Number(most.toFixed(3));
   const place = (side) => Math.round((background[side] - foreground[side] * fitting) / 2);
   store.set({ scale: fitting, left: place("naturalWidth"), top: place("naturalHeight") });
