@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from lib_layerdiffusion.engine.results import Result
 
 
-_OPTIONS = {"weight": "--weight", "stop_at": "--stop-at", "resize_mode": "--resize-mode", "decode_passes": "--passes"}
+_OPTIONS = {
+    "weight": "--weight",
+    "stop_at": "--stop-at",
+    "resize_mode": "--resize-mode",
+    "decode_passes": "--passes",
+    "trim": "--trim",
+    "rgb_and_mask": "--rgb-and-mask",
+}
 """Setting -> the option that it is given with."""
 
 
@@ -96,6 +103,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resize-mode", default="Crop and Resize", help="how condition pictures are brought to size")
     parser.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
     parser.add_argument("--preview", action="store_true", help="also write the picture over a checkerboard")
+    parser.add_argument("--trim", action="store_true", help="cut off what is clear around a picture with alpha")
+    parser.add_argument(
+        "--rgb-and-mask", action="store_true", help="also write padded colour and alpha as pictures of their own"
+    )
     parser.add_argument(
         "--layers",
         nargs="+",
@@ -136,6 +147,8 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
         "layer_prompts": prompts,
         "resize_mode": arguments.resize_mode,
         "decode_passes": arguments.passes,
+        "trim": arguments.trim,
+        "rgb_and_mask": arguments.rgb_and_mask,
         "batch": arguments.batch,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -26,8 +26,9 @@ from lib_layerdiffusion.images.arithmetic import preview
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.files import load_picture
 from lib_layerdiffusion.images.opacity import opaque_warning
+from lib_layerdiffusion.images.outputs import apart, trimmed
 from lib_layerdiffusion.images.start import outside_kept, resized_mask, resized_rgba
-from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
+from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 from lib_layerdiffusion.networks.numbers import check_sampled
 from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, PASS_COUNTS
 from lib_layerdiffusion.settings.kinds import find_method, one_of
@@ -216,16 +217,22 @@ class Engine:
         items = {layer: finished[first + frame] for frame, layer in enumerate(method.frames)}
         arrays = {layer: item["picture"] for layer, item in items.items()}
         alphas = {layer: array for layer, array in arrays.items() if array.shape[2] == 4}
+        whole = dict(alphas) if settings.trim else {}
+        alphas = {layer: trimmed(array)[0] for layer, array in alphas.items()} if settings.trim else alphas
+        split = {layer: apart(array) for layer, array in alphas.items()} if settings.rgb_and_mask else {}
         origins = {layer: items[layer]["origin"] for layer in alphas if settings.output_origin}
         previews = {layer: preview(array) for layer, array in alphas.items() if settings.preview}
         unknown = self.unknown_words(request.prompt, *settings.prompts.values())
         warnings = (unknown_note(unknown), *(opaque_warning(array) for array in alphas.values()))
         return LayerPicture(
-            layers={layer: Image.fromarray(array) for layer, array in arrays.items()},
+            layers=_images({**arrays, **alphas}),
             seed=request.seeds[first],
             infotext=infotext,
-            previews={layer: Image.fromarray(array) for layer, array in previews.items()},
-            origins={layer: Image.fromarray(array) for layer, array in origins.items()},
+            previews=_images(previews),
+            origins=_images(origins),
+            colours=_images({layer: colour for layer, (colour, _) in split.items()}),
+            masks=_images({layer: mask for layer, (_, mask) in split.items()}),
+            whole=_images(whole),
             notes=tuple(warning for warning in warnings if warning),
         )
 
@@ -277,6 +284,10 @@ class Engine:
             pixels = self.host.decode_latents(whole * self.host.scaling)
             decoded = LatentTransparency(decoder=decoder).decode(pixels, whole, passes=passes)
         return Image.fromarray(rgba_arrays(decoded)[0])
+
+
+def _images(arrays: Mapping[Layer, np.ndarray[Any, Any]]) -> dict[Layer, Image.Image]:
+    return {layer: Image.fromarray(array) for layer, array in arrays.items()}
 
 
 @contextmanager

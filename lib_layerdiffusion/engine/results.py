@@ -14,7 +14,7 @@ from lib_layerdiffusion.engine.layerset import layer_set
 from lib_layerdiffusion.errors import quoted
 from lib_layerdiffusion.images import compose
 from lib_layerdiffusion.images.files import write_png
-from lib_layerdiffusion.images.layerfile import save_layers
+from lib_layerdiffusion.images.layerfile import layer_file_bytes, save_layers
 from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.settings.parsing import LayerSettings
 
@@ -24,8 +24,9 @@ class LayerPicture:
     """One picture in layers.
 
     layers: foregrounds are RGBA, the others RGB. previews: RGBA layers over a checkerboard, RGB. origins: RGBA layers
-    as they were before their alpha was decoded, RGB, where asked for. infotext: of the PNGs. notes: what is worth
-    telling the user.
+    as they were before their alpha was decoded, RGB, where asked for. colours, masks: RGBA layers apart, RGB with
+    colour continued under what is clear and L, where asked for. whole: layers before they were trimmed, where they
+    were. infotext: of the PNGs. notes: what is worth telling the user.
     """
 
     layers: Mapping[Layer, Image.Image]
@@ -33,6 +34,9 @@ class LayerPicture:
     infotext: str = ""
     previews: Mapping[Layer, Image.Image] = field(default_factory=dict)
     origins: Mapping[Layer, Image.Image] = field(default_factory=dict)
+    colours: Mapping[Layer, Image.Image] = field(default_factory=dict)
+    masks: Mapping[Layer, Image.Image] = field(default_factory=dict)
+    whole: Mapping[Layer, Image.Image] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -84,6 +88,8 @@ class LayerPicture:
         pictures = {str(layer): image for layer, image in self.layers.items()}
         single = len(pictures) == 1
         pictures |= {f"{layer}-before-decoding": image for layer, image in self.origins.items()}
+        pictures |= {f"{layer}-rgb": image for layer, image in self.colours.items()}
+        pictures |= {f"{layer}-mask": image for layer, image in self.masks.items()}
         if previews:
             pictures |= {f"{layer}-preview": image for layer, image in self.previews.items()}
         written: dict[str, Path] = {}
@@ -119,8 +125,24 @@ class Result:
 
     def layer_set(self, index: int = 0) -> tuple[compose.Layer, ...]:
         """Picture `index` as layers for an editor, lowest first; what the method was given completes them."""
-        layers = {layer: np.array(image.convert("RGBA")) for layer, image in self.images[index].layers.items()}
+        image = self.images[index]
+        layers = {layer: np.array(one.convert("RGBA")) for layer, one in {**image.layers, **image.whole}.items()}
         return layer_set(layers, self.settings)
+
+    def layer_file(self, ending: str, index: int = 0) -> bytes:
+        """The content of a file with the layers of picture `index`; ending: .ora or .psd.
+
+        Raises:
+            LayerDiffusionError: the ending is another one, or psd-tools is missing.
+        """
+        return layer_file_bytes(ending, self.layer_set(index), self._canvas(index))
+
+    def _canvas(self, index: int) -> tuple[int, int]:
+        """Height and width of picture `index` before trimming."""
+        image = self.images[index]
+        pictures = {**image.layers, **image.whole}
+        made = next(pictures[layer] for layer in self.settings.method.frames if layer in pictures)
+        return made.height, made.width
 
     def save_layers(self, path: Path | str, index: int = 0) -> None:
         """Write the layers of picture `index` as one file; the path's ending, .ora or .psd, says which kind.
@@ -128,7 +150,7 @@ class Result:
         Raises:
             LayerDiffusionError: the ending is another one, psd-tools is missing, or the file cannot be written.
         """
-        save_layers(Path(path), self.layer_set(index))
+        save_layers(Path(path), self.layer_set(index), self._canvas(index))
 
     @property
     def notes(self) -> tuple[str, ...]:

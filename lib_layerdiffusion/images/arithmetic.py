@@ -44,21 +44,22 @@ def to_uint8(picture: NDArray[Any]) -> Picture8:
     return np.rint(np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _need_rgba(rgba: Picture8) -> None:
+def need_rgba(rgba: Picture8) -> None:
+    """Raise InputError unless `rgba` is uint8 [H, W, 4]."""
     if rgba.ndim != 3 or rgba.shape[2] != 4 or rgba.dtype != np.uint8:
         raise InputError(f"An 8-bit RGBA picture is needed, not one of shape {rgba.shape} and type {rgba.dtype}.")
 
 
 def flatten_for_condition(rgba: Picture8) -> PictureF:
     """uint8 [H, W, 4] -> float32 [H, W, 3] in [0, 1] on mid-grey: `0.5 + (rgb - 0.5) * alpha`."""
-    _need_rgba(rgba)
+    need_rgba(rgba)
     values = to_float(rgba)
     return 0.5 + (values[..., :3] - 0.5) * values[..., 3:]
 
 
 def flatten_on_grey(rgba: Picture8) -> Picture8:
     """uint8 [H, W, 4] -> uint8 [H, W, 3] on grey (127, 127, 127): the picture that the VAE sees in image-to-image."""
-    _need_rgba(rgba)
+    need_rgba(rgba)
     alpha = rgba[..., 3:].astype(np.float32) / 255.0
     return np.rint(MID_GREY + (rgba[..., :3].astype(np.float32) - MID_GREY) * alpha).astype(np.uint8)
 
@@ -112,7 +113,7 @@ def condition_image(rgba: Picture8, mode: ResizeMode, height: int, width: int) -
     Raises:
         InputError: the picture is not 8-bit RGBA, or smaller than 2x2.
     """
-    _need_rgba(rgba)
+    need_rgba(rgba)
     if min(rgba.shape[:2]) < 2:
         raise InputError("The condition picture has only one row or column: use a larger one.")
     resized = _RESIZERS[mode](flatten_for_condition(rgba), height, width)
@@ -128,7 +129,7 @@ def fitted(rgba: Picture8, mode: ResizeMode, height: int, width: int) -> Picture
     Raises:
         InputError: the picture is not 8-bit RGBA.
     """
-    _need_rgba(rgba)
+    need_rgba(rgba)
     if rgba.shape[:2] == (height, width):
         return rgba
     values = to_float(rgba)
@@ -144,7 +145,7 @@ def pad_rgb(rgba: Picture8) -> PictureF:
     A pyramid of premultiplied colour and alpha, each level 1.2 times smaller, is laid back over its mean colour from
     the smallest level up. rgba: uint8 [H, W, 4]. Returns float32 [H, W, 3] in [0, 1]; black where all alpha is 0.
     """
-    _need_rgba(rgba)
+    need_rgba(rgba)
     values = to_float(rgba)
     alpha = np.ascontiguousarray(values[..., 3])
     levels = [(values[..., :3] * values[..., 3:], alpha)]
@@ -181,7 +182,7 @@ PREVIEW_BACKGROUNDS: Mapping[str, Callable[[int, int], PictureF]] = {
 
 def preview(rgba: Picture8, background: str = "checkerboard") -> Picture8:
     """uint8 [H, W, 4] over a background that shows transparency -> uint8 [H, W, 3]."""
-    _need_rgba(rgba)
+    need_rgba(rgba)
     return over_background(to_float(rgba), background)
 
 
@@ -199,8 +200,8 @@ def composite(foreground: Picture8, background: Picture8, *, linear: bool = Fals
     Raises:
         InputError: the sizes differ.
     """
-    _need_rgba(foreground)
-    _need_rgba(background)
+    need_rgba(foreground)
+    need_rgba(background)
     if foreground.shape != background.shape:
         raise InputError("The pictures to put on top of each other must have one size.")
     upper, lower = to_float(foreground), to_float(background)

@@ -252,5 +252,6 @@ class Board:
 
 def _bytes_of(job: Job) -> Iterator[int]:
     for image in job.result.images if job.result is not None else ():
-        for picture in (*image.layers.values(), *image.previews.values(), *image.origins.values()):
+        kinds = (image.layers, image.previews, image.origins, image.colours, image.masks, image.whole)
+        for picture in (picture for kind in kinds for picture in kind.values()):
             yield picture.width * picture.height * len(picture.getbands())

@@ -11,13 +11,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from lib_layerdiffusion.engine.results import LayerPicture
 from lib_layerdiffusion.images.files import INFOTEXT_KEY
-from lib_layerdiffusion.images.layerfile import layer_file_bytes, writable_endings
+from lib_layerdiffusion.images.layerfile import writable_endings
 from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.server.faults import MissingError
 from lib_layerdiffusion.server.jobs import Board, Job, State
 from lib_layerdiffusion.server.routes import PREFIX
 
-_PARTS = {"preview": "previews", "origin": "origins"}
+_PARTS = {"preview": "previews", "origin": "origins", "rgb": "colours", "mask": "masks"}
 
 
 def job_view(job: Job, board: Board, unknown: tuple[str, ...] = ()) -> dict[str, object]:
@@ -77,6 +77,8 @@ def _picture_view(job: Job, index: int) -> dict[str, object]:
             "url": f"{base}-{layer}",
             "preview": f"{base}-{layer}-preview" if layer in image.previews else None,
             "origin": f"{base}-{layer}-origin" if layer in image.origins else None,
+            "rgb": f"{base}-{layer}-rgb" if layer in image.colours else None,
+            "mask": f"{base}-{layer}-mask" if layer in image.masks else None,
         }
         for layer, picture in _ordered(image)
     ]
@@ -91,7 +93,7 @@ def _ordered(image: LayerPicture) -> list[tuple[Layer, Image.Image]]:
 
 
 def layer_image(job: Job, index: int, what: str) -> Image.Image:
-    """A picture by its name's last part: "foreground", "foreground-preview", "foreground-origin".
+    """A picture by its name's last part: "foreground", "foreground-preview", "foreground-mask".
 
     Raises:
         MissingError: the run has none of that name.
@@ -141,4 +143,4 @@ def layer_file_of(job: Job, index: int, ending: str) -> bytes:
     job.picture(index)
     if job.result is None:
         raise MissingError("This run has no pictures: it is not done.")
-    return layer_file_bytes(ending, job.result.layer_set(index))
+    return job.result.layer_file(ending, index)

@@ -232,9 +232,34 @@ FIELDS: tuple[SettingField, ...] = (
         1.0,
         help="Alpha from this value on becomes fully solid, against faint holes.",
     ),
+    SettingField(
+        "trim",
+        "Trim to content",
+        "LayerDiffusion trim",
+        kinds.boolean(),
+        default=False,
+        help="Cuts off what is clear around a picture with alpha; layered files keep its place.",
+    ),
+    SettingField(
+        "rgb_and_mask",
+        "Colour and mask apart",
+        "LayerDiffusion colour and mask",
+        kinds.boolean(),
+        default=False,
+        help="Also give colour that goes on under what is clear, and alpha as a grey picture.",
+    ),
 )
 
-START_VALUES = ("preview", "decode_passes", "latent_scale", "edge_cleanup", "alpha_low", "alpha_high")
+START_VALUES = (
+    "preview",
+    "decode_passes",
+    "latent_scale",
+    "edge_cleanup",
+    "alpha_low",
+    "alpha_high",
+    "trim",
+    "rgb_and_mask",
+)
 """Settings of a run that a host's settings page may give another default."""
 
 _BY_NAME = {name: row for row in FIELDS for name in row.names}

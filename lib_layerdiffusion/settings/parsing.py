@@ -59,6 +59,8 @@ class LayerSettings:
     edge_cleanup: float = 0.0
     alpha_low: float = 0.0
     alpha_high: float = 1.0
+    trim: bool = False
+    rgb_and_mask: bool = False
 
     def __post_init__(self) -> None:
         if not self.enabled:

@@ -34,7 +34,9 @@ from lib_layerdiffusion.hosts.diffusers.sources import open_source
 from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey
 from lib_layerdiffusion.images.edges import clean_edges
+from lib_layerdiffusion.images.layerfile import read_ora
 from lib_layerdiffusion.images.opacity import PLAIN_BACKGROUND
+from lib_layerdiffusion.images.outputs import content_box
 from lib_layerdiffusion.methods import METHODS, Family, Layer
 from lib_layerdiffusion.places import RANDOM_MODEL
 from lib_layerdiffusion.settings.infotext import from_infotext, parse_parameters
@@ -218,6 +220,25 @@ def test_edges_are_cleaned_on_request(engine):
     wanted = clean_edges(pixels(plain.rgba), strength=0.8, black_point=0.3, white_point=0.7)
     assert (pixels(cleaned.rgba) == wanted).all()
     assert (wanted != pixels(plain.rgba)).any()
+
+
+def test_layers_are_trimmed_and_taken_apart_on_request(engine, tmp_path):
+    levels = {"alpha_low": 0.45, "alpha_high": 0.55}
+    plain = engine.generate("an apple", seed=3, **levels).images[0]
+    result = engine.generate("an apple", seed=3, trim=True, rgb_and_mask=True, **levels)
+    made = result.images[0]
+    whole = pixels(plain.rgba)
+    left, top, right, bottom = content_box(whole)
+    assert (pixels(made.rgba) == whole[top:bottom, left:right]).all()
+    assert (pixels(made.masks[Layer.FOREGROUND]) == pixels(made.rgba)[..., 3]).all()
+    seen = pixels(made.rgba)[..., 3] > 0
+    assert (pixels(made.colours[Layer.FOREGROUND])[seen] == pixels(made.rgba)[seen][:, :3]).all()
+    assert set(made.save(tmp_path, "apple")) == {"foreground", "foreground-rgb", "foreground-mask"}
+    result.save_layers(tmp_path / "apple.ora")
+    stack = read_ora(tmp_path / "apple.ora")
+    assert (stack.height, stack.width) == whole.shape[:2]
+    assert (stack.layers[0].left, stack.layers[0].top) == (left, top)
+    assert (stack.layers[0].picture == pixels(made.rgba)).all()
 
 
 @pytest.mark.parametrize("method", ["fg-to-blend", "fg-to-bg"])

@@ -157,7 +157,8 @@ class RunResults:
             saved = next(filter(None, (getattr(image, "already_saved_as", None) for image in images.values())), None)
             if saved is not None:
                 pictures = {layer: np.array(image.convert("RGBA")) for layer, image in self._whole[key].items()}
-                save_layers(Path(saved).with_suffix(ending), layer_set(pictures, self._settings))
+                size = next(iter(pictures.values())).shape[:2]
+                save_layers(Path(saved).with_suffix(ending), layer_set(pictures, self._settings), size)
 
 
 def side_by_side(sets: Iterable[Mapping[Layer, Image.Image]]) -> Image.Image:

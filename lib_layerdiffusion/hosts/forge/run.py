@@ -23,11 +23,12 @@ from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning
 from lib_layerdiffusion.hosts.forge.results import RunResults
 from lib_layerdiffusion.hosts.forge.sampled import DecoderInput, Sampled
-from lib_layerdiffusion.images.arithmetic import over_background, to_float, to_uint8
+from lib_layerdiffusion.images.arithmetic import PictureF, over_background, to_float, to_uint8
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.follow import find_placement, with_changes
 from lib_layerdiffusion.images.layerfile import check_ending
 from lib_layerdiffusion.images.opacity import opaque_warning
+from lib_layerdiffusion.images.outputs import apart, content_box
 from lib_layerdiffusion.images.reading import Picture, read_picture
 from lib_layerdiffusion.networks.numbers import check_sampled
 from lib_layerdiffusion.settings.fields import FIELDS
@@ -268,16 +269,23 @@ class LayerRun:
         warning = opaque_warning(layer)
         if warning is not None:
             self._tell(warning)
-        if self.settings.preview:
-            shown = exact if np.array_equal(layer, rounded) else to_float(layer)
-            self._results.add_extra(
-                "preview", saving.to_image(over_background(shown, options.preview_background())), index
-            )
-        if self.settings.output_origin:
-            self._results.add_extra("before decoding", image, index)
-        picture.image = saving.to_image(layer)
+        left, top, right, bottom = content_box(layer) if self.settings.trim else (0, 0, *layer.shape[1::-1])
+        shown = exact if np.array_equal(layer, rounded) else to_float(layer)
+        self._add_extras(layer[top:bottom, left:right], shown[top:bottom, left:right], image, index)
+        picture.image = saving.to_image(layer[top:bottom, left:right])
         self._results.saved_as(picture.image, saving.save_layer(self.p, picture.image, index))
-        return picture.image
+        return saving.to_image(layer) if self.settings.trim else picture.image
+
+    def _add_extras(self, layer: Picture, exact: PictureF, origin: Image.Image, index: int) -> None:
+        """What comes behind the pictures. exact: the layer before rounding. origin: as the host made it."""
+        settings, add = self.settings, self._results.add_extra
+        if settings.preview:
+            add("preview", saving.to_image(over_background(exact, options.preview_background())), index)
+        if settings.rgb_and_mask:
+            for kind, part in zip(("rgb", "mask"), apart(layer), strict=True):
+                add(kind, saving.to_image(part), index)
+        if settings.output_origin:
+            add("before decoding", origin, index)
 
     def _followed(self, layer: Picture, given: DecoderInput) -> Picture:
         """The layer at the size and place to which other scripts have brought the picture, with what they added."""

@@ -151,3 +151,46 @@ def test_a_layer_file_that_cannot_be_written_leaves_the_pictures(fake, ask, laye
     assert result.error is None
     assert not result.reports
     assert "The disk is full" in result.info["comments"]
+
+
+@pytest.fixture
+def bordered(fake, monkeypatch):
+    """Decoded layers have 9 clear columns left and 5 clear rows below."""
+    from lib_layerdiffusion.hosts.forge.models import ForgeModels
+
+    decode = ForgeModels.decode
+
+    def with_border(*args):
+        decoded = decode(*args).clone()
+        decoded[:, 3] = decoded[:, 3].clamp(min=0.5)
+        decoded[:, 3, :, :9] = 0
+        decoded[:, 3, -5:] = 0
+        return decoded
+
+    monkeypatch.setattr(ForgeModels, "decode", with_border)
+    return fake
+
+
+def test_layers_are_trimmed_and_keep_their_place_in_the_file(bordered, ask, layer_file):
+    layer_file(".ora")
+    whole = bordered.run(ask(EVERYTHING, decode_passes=1), batch_size=3, save_images=True)
+    result = bordered.run(ask(EVERYTHING, decode_passes=1, trim=True), batch_size=3, save_images=True)
+    assert [image.size for image in result.images] == [(55, 59), (64, 64), (64, 64), (55, 59)]
+    assert np.array_equal(result.array(), whole.array()[:59, 9:])
+    assert np.array_equal(result.array(3), whole.array(3)[:59, 9:])
+    assert Image.open(result.images[0].already_saved_as).size == (55, 59)
+    stack = read_ora(Path(result.images[0].already_saved_as).with_suffix(".ora"))
+    assert (stack.width, stack.height) == (64, 64)
+    top = stack.layers[-1]
+    assert (top.name, top.left, top.top) == ("foreground", 9, 0)
+    assert np.array_equal(top.picture, result.array())
+    assert "LayerDiffusion trim: True" in result.infotext
+
+
+def test_colour_and_mask_come_behind(bordered, ask):
+    result = bordered.run(ask(TRANSPARENT, decode_passes=1, rgb_and_mask=True, output_origin=True))
+    assert [entry["kind"] for entry in described(result)] == ["layer", "preview", "rgb", "mask", "before decoding"]
+    assert [image.mode for image in result.images] == ["RGBA", "RGB", "RGB", "L", "RGB"]
+    assert np.array_equal(result.array(3), result.array()[..., 3])
+    seen = result.array(3) > 0
+    assert np.array_equal(result.array(2)[seen], result.array()[seen][:, :3])
