@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def add_parsers(subparsers: Any) -> None:
     decode = add_command(subparsers, "decode", "an RGBA picture from a latent", "glass.safetensors -o glass.png")
     decode.add_argument("latent", type=Path)
     decode.add_argument("-o", "--output", type=Path, help=".png file (default: beside the latent)")
+    decode.add_argument("--picture", type=Path, help="what another program decoded the latent to (default: decode it)")
     decode.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
     decode.set_defaults(run=_run_decode)
     for parser in (encode, decode):
@@ -42,6 +44,7 @@ def _run_encode(arguments: argparse.Namespace) -> int:
     from safetensors.torch import save
 
     from lib_layerdiffusion.images.files import load_picture, write_bytes
+    from lib_layerdiffusion.images.opacity import has_transparency, opaque_input_note
 
     picture = load_picture(arguments.picture, "input")
     engine = engine_from(arguments)
@@ -50,21 +53,28 @@ def _run_encode(arguments: argparse.Namespace) -> int:
     size = {"height": picture.shape[0], "width": picture.shape[1]}
     about = {"scale": "VAE", "picture": json.dumps(size), "model": engine.host.name}
     write_bytes(target, save({KEY: latent.float().cpu().contiguous()}, about))
-    report(arguments, {"latent": target, "shape": list(latent.shape)}, [f"latent: {target} {tuple(latent.shape)}"])
+    notes = [] if has_transparency(picture) else [opaque_input_note("input")]
+    values = {"latent": target, "shape": list(latent.shape), "notes": notes}
+    report(arguments, values, [f"latent: {target} {tuple(latent.shape)}"])
+    sys.stderr.writelines(f"{note}\n" for note in notes)
     return 0
 
 
 def _run_decode(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.engine.latents import stored_latent
     from lib_layerdiffusion.images.files import write_png
     from lib_layerdiffusion.weights import read_weights
 
     if not arguments.latent.is_file():
         raise InputError(f'There is no file "{arguments.latent}".')
     state = read_weights(arguments.latent, 'give a file that "layerdiffusion encode" has written')
-    if KEY not in state:
-        raise InputError(f'"{arguments.latent}" holds no latent: make one with "layerdiffusion encode".')
+    latent = stored_latent(state)
+    if latent is None:
+        raise InputError(
+            f'"{arguments.latent}" holds no latent: give a file of "layerdiffusion encode" or of ComfyUI\'s SaveLatent.'
+        )
     engine = engine_from(arguments)
-    picture = engine.decode(state[KEY], passes=arguments.passes)
+    picture = engine.decode(latent, passes=arguments.passes, picture=arguments.picture)
     target = arguments.output or free_path(arguments.latent.with_suffix(".png"))
     write_png(target, picture)
     report(arguments, {"picture": target, "size": picture.size}, [f"picture: {target}"])

@@ -47,6 +47,8 @@ class Choices(TypedDict, total=False):
     edge_cleanup: Annotated[float, "Strength of the colour decontamination of soft edges, 0 (off, default) to 1."]
     alpha_low: Annotated[float, "Alpha up to this value, 0 (default) to 0.45, becomes 0."]
     alpha_high: Annotated[float, "Alpha from this value on, 0.55 to 1 (default), becomes 1."]
+    trim: Annotated[bool, "Cut off what is clear around RGBA layers; layered files keep their place."]
+    rgb_and_mask: Annotated[bool, "Also give each RGBA layer as padded colour and as a grey mask."]
     output_origin: Annotated[bool, "Also give RGBA layers as they were before their alpha was decoded."]
     options: Annotated[
         Mapping[str, Any], "More arguments for the pipeline's own call, such as ControlNet's and IP-Adapter's pictures."

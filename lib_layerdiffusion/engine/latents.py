@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors.torch
@@ -17,6 +18,10 @@ from lib_layerdiffusion.unet.injection import LATENT_CHANNELS
 from lib_layerdiffusion.weights.reading import parse_tensors
 
 HELP = "send base64 of a safetensors file with one tensor [4, height / 8, width / 8]"
+LATENT_KEY = "latent"
+"""Under which a latent lies in a file of ours, in the VAE's scale."""
+_COMFY_KEY, _COMFY_MARK, _COMFY_OLD_SCALE = "latent_tensor", "latent_format_version_0", 0.18215
+"""ComfyUI's SaveLatent: the tensor, a mark of files in the VAE's scale, and the scale of older ones."""
 MAX_BYTES = 1 << 26
 """Of a latent's file: four times what the largest one takes in float32."""
 
@@ -45,6 +50,14 @@ def check_latent(latent: object) -> Tensor:
     return whole
 
 
+def stored_latent(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """The latent in a file of tensors, in the VAE's scale, None where there is none: ours, or ComfyUI's (.latent)."""
+    if LATENT_KEY in tensors:
+        return tensors[LATENT_KEY]
+    found = tensors.get(_COMFY_KEY)
+    return found if found is None or _COMFY_MARK in tensors else found / _COMFY_OLD_SCALE
+
+
 def read_latent(text: str) -> Tensor:
     """Base64 of a safetensors file with one tensor, as `check_latent` takes it -> float32 [1, 4, h, w].
 
@@ -55,12 +68,15 @@ def read_latent(text: str) -> Tensor:
         raise InputError(f"The latent's file has more than {MAX_BYTES >> 20} MiB: {HELP}.")
     payload = text.partition("base64,")[2] or text
     try:
-        tensors = list(parse_tensors(base64.b64decode("".join(payload.split()), validate=True)).values())
+        tensors = parse_tensors(base64.b64decode("".join(payload.split()), validate=True))
     except (binascii.Error, ValueError, WeightsError) as error:
         raise InputError(f"The latent cannot be read: {HELP}.") from error
-    if len(tensors) != 1:
+    latent = stored_latent(tensors)
+    if latent is None and len(tensors) == 1:
+        latent = next(iter(tensors.values()))
+    if latent is None:
         raise InputError(f"The latent's file has {len(tensors)} tensors: {HELP}.")
-    return check_latent(tensors[0])
+    return check_latent(latent)
 
 
 def write_latent(latent: Tensor) -> str:

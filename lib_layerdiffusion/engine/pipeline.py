@@ -21,7 +21,7 @@ from lib_layerdiffusion.engine.latents import check_latent
 from lib_layerdiffusion.engine.request import PictureRequest, Progress, build_request, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.engine.vocabulary import unknown_note, unknown_words
-from lib_layerdiffusion.errors import ModelError, within_memory
+from lib_layerdiffusion.errors import InputError, ModelError, within_memory
 from lib_layerdiffusion.images.arithmetic import preview
 from lib_layerdiffusion.images.edges import clean_as_set
 from lib_layerdiffusion.images.files import load_picture
@@ -223,7 +223,11 @@ class Engine:
         origins = {layer: items[layer]["origin"] for layer in alphas if settings.output_origin}
         previews = {layer: preview(array) for layer, array in alphas.items() if settings.preview}
         unknown = self.unknown_words(request.prompt, *settings.prompts.values())
-        warnings = (unknown_note(unknown), *(opaque_warning(array) for array in alphas.values()))
+        warnings = (
+            unknown_note(unknown),
+            *settings.input_notes(),
+            *(opaque_warning(array) for array in alphas.values()),
+        )
         return LayerPicture(
             layers=_images({**arrays, **alphas}),
             seed=request.seeds[first],
@@ -272,8 +276,11 @@ class Engine:
             encoder = self.host.placed(self.store.encoder(self.host.family()))
             return self.host.encode_start(rgba, LatentTransparency(encoder=encoder)) / self.host.scaling
 
-    def decode(self, latent: Tensor, passes: int = 8) -> Image.Image:
+    def decode(self, latent: Tensor, passes: int = 8, picture: object = None) -> Image.Image:
         """RGBA picture of a latent [1, 4, H/8, W/8] or [4, H/8, W/8] in the VAE's scale, of any floating-point type.
+
+        picture: what another program decoded the latent to, a path, Pillow image, array or bytes; without it this
+        model's VAE decodes it.
 
         Raises:
             LayerDiffusionError: the latent or the weights cannot be used.
@@ -281,9 +288,22 @@ class Engine:
         whole, passes = check_latent(latent), int(cast("int", _PASSES.read("passes", passes)))
         with self._turn("this latent"):
             decoder = self.host.placed(self.store.decoder(self.host.family()))
-            pixels = self.host.decode_latents(whole * self.host.scaling)
+            own = picture is None
+            pixels = self.host.decode_latents(whole * self.host.scaling) if own else _pixels(picture, whole)
             decoded = LatentTransparency(decoder=decoder).decode(pixels, whole, passes=passes)
         return Image.fromarray(rgba_arrays(decoded)[0])
+
+
+def _pixels(picture: object, latent: Tensor) -> Tensor:
+    """A picture that was decoded elsewhere, [1, 3, H, W] in [0, 1], made sure to be that of the latent."""
+    rgba = load_picture(picture, "decoded")
+    height, width = rgba.shape[:2]
+    if (-(-height // 8), -(-width // 8)) != tuple(latent.shape[-2:]):
+        raise InputError(
+            f"The decoded picture is {width}x{height} and the latent that of {8 * latent.shape[-1]}x"
+            f"{8 * latent.shape[-2]} pixels: give the picture that was decoded from this latent."
+        )
+    return torch.from_numpy(rgba[..., :3].astype(np.float32) / 255.0).permute(2, 0, 1)[None].to(latent.device)
 
 
 def _images(arrays: Mapping[Layer, np.ndarray[Any, Any]]) -> dict[Layer, Image.Image]:

@@ -31,6 +31,23 @@ def has_transparency(rgba: Picture8) -> bool:
     return bool((rgba[..., 3] < LOWEST_OPAQUE).any())
 
 
+def without_hidden_text(rgba: Picture8) -> Picture8:
+    """An opaque picture whose alpha is 254 and 255 as one of alpha 255; any other as it is. uint8 [H, W, 4]."""
+    if has_transparency(rgba) or (rgba[..., 3] == 255).all():
+        return rgba
+    solid = rgba.copy()
+    solid[..., 3] = 255
+    return solid
+
+
+def opaque_input_note(name: str) -> str:
+    """Says that a picture which brings alpha has none."""
+    return (
+        f"The {name} picture is opaque throughout, so nothing around its subject counts as clear: give a cut-out with "
+        "alpha if there should be."
+    )
+
+
 def is_opaque(rgba: Picture8) -> bool:
     """Whether a picture hides nearly everything behind it.
 

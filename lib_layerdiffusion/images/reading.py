@@ -27,6 +27,7 @@ from lib_layerdiffusion.images.decoding import (
     decode_picture,
     rgba_of,
 )
+from lib_layerdiffusion.images.opacity import without_hidden_text
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "Picture", "encode_picture", "picture_hash", "read_picture"]
 
@@ -43,9 +44,16 @@ def read_picture(value: object, name: str) -> Picture | None:
         mode; the bytes of a picture file; base64 with or without a data URI prefix; the dict of a gradio canvas.
     name: what errors call the picture, such as "foreground".
 
+    Alpha of 254 and 255 alone is a text that hosts hide in an opaque picture, and reads as 255.
+
     Raises:
         InputError: it is unreadable, animated, too small or too large.
     """
+    picture = _read(value, name)
+    return None if picture is None else without_hidden_text(picture)
+
+
+def _read(value: object, name: str) -> Picture | None:
     if value is None:
         return None
     if isinstance(value, Mapping):
@@ -63,7 +71,7 @@ def read_picture(value: object, name: str) -> Picture | None:
 
 
 def encode_picture(picture: Picture) -> str:
-    """A PNG data URI of `picture`; `read_picture` gives back the very same values."""
+    """A PNG data URI of `picture`; `read_picture` gives back the same values, but for alpha of 254 and 255 alone."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -80,7 +88,7 @@ def picture_hash(picture: Picture) -> str:
 def _from_canvas(canvas: Mapping[str, object], name: str) -> Picture | None:
     filled = [canvas[key] for key in _CANVAS_KEYS if canvas.get(key) is not None]
     if filled and not isinstance(filled[0], Mapping):  # a canvas inside a canvas could go on without end
-        return read_picture(filled[0], name)
+        return _read(filled[0], name)
     if filled or (canvas and not any(key in canvas for key in _CANVAS_KEYS)):
         raise InputError(f'The {name} picture is an object without an "image": send the picture itself as base64.')
     return None

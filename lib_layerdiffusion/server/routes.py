@@ -18,6 +18,7 @@ from torch import Tensor
 from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError, within_memory
 from lib_layerdiffusion.images import compose
 from lib_layerdiffusion.images.layerfile import layer_file_bytes
+from lib_layerdiffusion.images.opacity import has_transparency, opaque_input_note
 from lib_layerdiffusion.images.reading import Picture, encode_picture
 from lib_layerdiffusion.methods import METHODS, Family, LayerMethod
 from lib_layerdiffusion.server.bodies import Body, write_latent
@@ -128,7 +129,9 @@ class Routes:
         given = self._read(body, "picture")
         rgba = given.picture("picture")
         picture, latent, family = self._host.encode(rgba)
-        return {"picture": encode_picture(picture), "latent": write_latent(latent), "family": str(family)}
+        notes = [] if has_transparency(rgba) else [opaque_input_note("given")]
+        answer = {"picture": encode_picture(picture), "latent": write_latent(latent), "family": str(family)}
+        return {**answer, "notes": notes}
 
     def compose(self, body: dict[str, Any]) -> dict[str, object]:
         """Foreground, scaled and moved, over background; the result has the background's size."""

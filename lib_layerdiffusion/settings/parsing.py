@@ -14,6 +14,7 @@ import numpy as np
 
 from lib_layerdiffusion.errors import InputError, ModelError, SettingsError
 from lib_layerdiffusion.images.arithmetic import ResizeMode
+from lib_layerdiffusion.images.opacity import has_transparency, opaque_input_note
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import Family, Layer, LayerMethod
 from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, FIELDS, LatentScale, by_own_names
@@ -179,6 +180,15 @@ class LayerSettings:
             raise InputError(f'"{self.method.label}" needs {wanted}: put {_count(len(missing))} into {places}.')
         pictures = (self.pictures.get(layer) for layer in self.method.inputs)
         return tuple(picture for picture in pictures if picture is not None)
+
+    def input_notes(self) -> tuple[str, ...]:
+        """What is worth telling of the condition pictures: a foreground without any alpha."""
+        given = ((layer, self.pictures.get(layer)) for layer in self.method.inputs if layer is Layer.FOREGROUND)
+        return tuple(
+            opaque_input_note(str(layer))
+            for layer, picture in given
+            if picture is not None and not has_transparency(picture)
+        )
 
     def validate_for(self, family: Family) -> None:
         """Make sure that the method is made for models of `family`.

@@ -500,3 +500,24 @@ def test_a_small_model_says_which_words_it_does_not_know_and_draws_all_the_same(
 
 def test_a_model_of_many_words_says_nothing_of_them(engine):
     assert engine.unknown_words("a zebra") == ()
+
+
+def test_a_latent_is_decoded_with_what_another_program_made_of_it(engine):
+    latent = engine.encode(picture(72, 64))
+    own = engine.host.decode_latents(latent * engine.host.scaling)
+    seen = Image.fromarray((own[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+    with_picture = pixels(engine.decode(latent, picture=seen)).astype(int)
+    assert abs(with_picture - pixels(engine.decode(latent))).max() <= 3
+    with pytest.raises(LayerDiffusionError, match="decoded from this latent"):
+        engine.decode(latent, picture=seen.resize((80, 72)))
+
+
+def test_a_foreground_without_alpha_is_told_of(engine):
+    def told(foreground):
+        notes = engine.generate("a", method="fg-to-blend", foreground=foreground).notes
+        return any("opaque throughout" in note for note in notes)
+
+    solid = picture(64, 64).copy()
+    assert not told(solid)
+    solid[..., 3] = 255
+    assert told(solid)

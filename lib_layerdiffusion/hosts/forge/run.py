@@ -118,6 +118,8 @@ class LayerRun:
         """
         self.settings.validate_for(self._host.family())
         self.settings.condition_pictures()
+        for note in self.settings.input_notes():
+            self._tell(note)
         if options.layer_file():
             check_ending(options.layer_file())
         self._weights = self._host.fitting_weights(self.method)

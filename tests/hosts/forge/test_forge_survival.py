@@ -244,3 +244,10 @@ def test_a_method_of_another_family_is_said_before_a_plots_first_cell(fake, ask)
         axis.confirm(p, [TRANSPARENT, XL_TRANSPARENT])
     p.script_args[4] = 1  # checkpoints on the second axis
     axis.confirm(p, [TRANSPARENT, XL_TRANSPARENT])
+
+
+def test_a_foreground_without_alpha_is_told_of(fake, ask, rgb, rgba):
+    told = fake.run(ask(FG_TO_BG, foreground=np.asarray(rgb())), batch_size=2)
+    assert "opaque throughout" in told.info["comments"]
+    silent = fake.run(ask(FG_TO_BG, foreground=np.asarray(rgba())), batch_size=2)
+    assert "opaque throughout" not in silent.info["comments"]
