@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import torch
 from safetensors import SafetensorError  # pyright: ignore[reportAttributeAccessIssue] - of the compiled part
 from safetensors.torch import load, load_file
 from torch import Tensor
@@ -78,9 +79,30 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
         WeightsError: it is damaged or no safetensors file.
     """
     try:
-        return load(content)
+        filled, empty = _empty_aside(content)
+        return load(filled) | empty
     except UNREADABLE as error:
         raise WeightsError(f"The content is no whole safetensors file: {GET_AGAIN}.") from error
+
+
+def _empty_aside(content: bytes) -> tuple[bytes, dict[str, Tensor]]:
+    """The file without tensors that hold nothing, which safetensors cannot load from memory, and those tensors."""
+    size = int.from_bytes(content[:8], "little")
+    try:
+        header: dict[str, Any] = json.loads(content[8 : 8 + size])
+        empty = {name: torch.zeros(entry["shape"]) for name, entry in header.items() if 0 in entry.get("shape", ())}
+    except (
+        ValueError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        RecursionError,
+    ):  # told of where the tensors are loaded
+        return content, {}
+    if not empty:
+        return content, {}
+    text = json.dumps({name: entry for name, entry in header.items() if name not in empty}).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + size :], empty
 
 
 def _check_numbers(state: Mapping[str, Tensor], path: Path, remedy: str) -> None:
