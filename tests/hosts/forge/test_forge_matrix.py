@@ -35,10 +35,11 @@ SAMPLING = {
     "variation seed": {"subseed": 9, "subseed_strength": 0.4},
     "tiling": {"tiling": True},
     "LCM, one step, CFG 1": {"sampler_name": "LCM", "steps": 1, "cfg_scale": 1},
-    "TCD-like, four steps, CFG 1": {"sampler_name": "DDIM", "steps": 4, "cfg_scale": 1},
+    "DDIM, four steps, CFG 1": {"sampler_name": "DDIM", "steps": 4, "cfg_scale": 1},
     "hires fix, latent": {"enable_hr": True, "hr_upscaler": "Latent"},
     "hires fix, Lanczos": {"enable_hr": True, "hr_upscaler": "Lanczos"},
-    "FreeU": {"also": ("freeu integrated (sd 1.x, sd 2.x, sdxl)", [True, 1.01, 1.02, 0.99, 0.95, 0.0, 1.0])},
+    # With other factors random weights give one colour everywhere.
+    "FreeU with factors of 1": {"also": ("freeu integrated (sd 1.x, sd 2.x, sdxl)", [True, 1, 1, 1, 1, 0.0, 1.0])},
     "Kohya HRFix": {"also": HRFIX},
     "MultiDiffusion": {"also": TILED, "width": 128},
     "self-attention guidance": {"guidance": "sag"},
