@@ -161,9 +161,9 @@ def test_each_init_picture_makes_a_set(fake, ask, rgba):
     assert modes(result) == ["RGBA", "RGB", "RGB"] * 2
     assert not np.array_equal(result.array(0), result.array(3))
     alone = fake.run(args, init_images=pictures[1:], batch_size=3, seed=4, **body)
-    for frame in (1, 2):  # as the VAE made them; the first one went through a decoder that makes more of rounding
-        assert np.abs(result.array(3 + frame).astype(int) - alone.array(frame).astype(int)).max() <= 1
-    assert np.abs(result.array(3).astype(int) - alone.array(0).astype(int)).mean() < 0.5
+    # The VAE draws anew for each item without alpha, and frames see each other.
+    near, far = (np.abs(result.array(3).astype(int) - other).mean() for other in (alone.array(0), result.array(0)))
+    assert near < 0.1 * far
     same = [pictures[0]] * 4  # the Batch tab gives one file so
     assert len(fake.run(args, init_images=same, batch_size=4, **body).images) == 6
 
