@@ -67,6 +67,7 @@ def _run(arguments: argparse.Namespace, what: str, *, with_page: bool, opened: C
     limits = Limits()
     doors = doors_of(arguments.host, arguments.auth, frozenset(arguments.allow_host), limits.body_bytes)
     service = _service(arguments, limits, WEB if with_page else None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own in its place
 
     def announce(address: str) -> None:
         sys.stdout.write(f"LayerDiffusion's {what} is at {address} (Ctrl+C ends it)\n")
