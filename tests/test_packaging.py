@@ -52,8 +52,9 @@ def test_the_models_are_found(tmp_path, monkeypatch, inside):
     assert places.bundled_family() == models / "demo"
 
 
-def test_the_constraints_pin_what_both_commands_of_readme_install():
-    lines = (ROOT / "tests" / "constraints-forge.txt").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("host", ["forge", "neo"])
+def test_the_constraints_pin_what_the_commands_of_readme_install(host):
+    lines = (ROOT / "tests" / f"constraints-{host}.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0].lower() for line in lines if line and not line.startswith("#")}
     wanted = [*PROJECT["project"]["dependencies"]]
     wanted += PROJECT["project"]["optional-dependencies"]["diffusers"]
