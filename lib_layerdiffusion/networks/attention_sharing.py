@@ -21,6 +21,8 @@ from lib_layerdiffusion.networks.transparent_encoder import convolution_stack
 __all__ = ["AttentionSharing", "ConditionEncoder", "SharingRun", "SharingUnit", "is_plain_linear"]
 
 PROJECTIONS = ("q", "k", "v", "out")
+_PROBED = 8
+"""Rows of its input that a layer is tried with."""
 
 _NAME = "attention-sharing file"
 
@@ -126,8 +128,8 @@ class SharingUnit(nn.Module):
         """The UNet's projection of [frames * G, N, C_in], frame by frame updated, -> [frames * G, N, C_out]."""
         updates = [update for update in getattr(self, f"to_{name}_lora") if isinstance(update, LowRank)]
         framed = x.reshape(self.frames, -1, x.shape[-1])
-        weight: Tensor = getattr(base, "weight", x)
-        if run.can_fold(base) and weight.dtype == x.dtype and weight.device == x.device:
+        if self._folds(name, framed, base, run):
+            weight: Tensor = base.weight  # pyright: ignore[reportFunctionMemberAccess]
             key = (id(self), name, "folded", run.weight)
             folded = run.once(key, weight, lambda: _folded(weight, updates, run.weight))
             bias: Tensor | None = getattr(base, "bias", None)
@@ -139,6 +141,19 @@ class SharingUnit(nn.Module):
         return torch.baddbmm(plain.view(self.frames, -1, plain.shape[-1]), framed @ down, up, alpha=run.weight).view_as(
             plain
         )
+
+    def _folds(self, name: str, framed: Tensor, base: Callable[[Tensor], Tensor], run: SharingRun) -> bool:
+        """Whether the updates may be folded into the layer's weight, which is then as fast as the plain layer."""
+        weight = getattr(base, "weight", None)
+        if not isinstance(weight, Tensor) or (weight.dtype, weight.device) != (framed.dtype, framed.device):
+            return False
+        key = (id(self), name, "folds", id(base))
+        return run.once(key, weight, lambda: run.can_fold(base, framed[0, :_PROBED]))
+
+    def folded_bytes(self, element_size: int) -> int:
+        """Memory of all updates folded into weights of `element_size` bytes a value."""
+        updates = (update for name in PROJECTIONS for update in getattr(self, f"to_{name}_lora"))
+        return sum(update.down.in_features * update.up.out_features for update in updates) * element_size
 
     def _across_frames(self, states: Tensor, heads: int, run: SharingRun) -> Tensor:
         """Attention of every position over the frames of its own picture, [frames * G, N, C] -> [frames * G, N, C]."""

@@ -32,9 +32,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def is_plain_linear(layer: object) -> bool:
-    """Whether a layer's output is its weight's product and nothing else, so that an update can be folded into it."""
+def is_plain_linear(layer: object, rows: Tensor | None = None) -> bool:
+    """Whether a layer is torch's own linear one, so that an update can be folded into its weight."""
+    del rows
     return type(layer) is nn.Linear
+
+
+def is_weight_product(layer: object, rows: Tensor) -> bool:
+    """Whether what a layer makes of `rows` [n, C_in] is its weight's product, to the bit, and nothing else.
+
+    Asks the layer itself, because hosts have many kinds: some cast, unpack or change their weight in every call.
+    """
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    if not callable(layer) or not isinstance(weight, Tensor) or weight.ndim != 2:
+        return False
+    if any(part is not None and (part.dtype, part.device) != (rows.dtype, rows.device) for part in (weight, bias)):
+        return False
+    made = layer(rows)
+    return isinstance(made, Tensor) and torch.equal(made, functional.linear(rows, weight, bias))
 
 
 @dataclass
@@ -52,7 +67,8 @@ class SharingRun:
 
     frame_contexts: per frame a context [1, M, D] that replaces the batch's in conditional rows, or None.
     signals: tokens -> condition signal [1, 256, h, w]. weight: scales every learned addition; 0 is the plain layer.
-    can_fold: tells for which of the UNet's linear layers the updates may be multiplied out once per run.
+    can_fold: tells of one of the UNet's linear layers and a few rows of its input whether updates may be folded into
+    its weight; asked once, and again when the weight is another one.
     attention: the host's kernel, (q [B, N, C], k [B, M, C], v [B, M, C], heads) -> [B, N, C].
     replacement: in place of `attention` for the call of one layer, or None: what another extension put there, from q, k
     and v in the batch's own order of rows.
@@ -64,7 +80,7 @@ class SharingRun:
     signals: Mapping[int, Tensor] = field(default_factory=dict)
     weight: float = 1.0
     attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
-    can_fold: Callable[[object], bool] = is_plain_linear
+    can_fold: Callable[[object, Tensor], bool] = is_plain_linear
     replacement: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     conditional: Tensor | None = None
     _kept: dict[Hashable, _Kept] = field(default_factory=dict, repr=False)

@@ -75,7 +75,7 @@ def units(device: torch.device, reference: Reference | None, frames: int, side: 
             unit(hidden, context, transformer_options=options)
             for unit, (_, _, hidden, context) in zip(theirs, all_places, strict=True)
         ]
-    usual, factors = SharingRun(), SharingRun(can_fold=lambda _: False)
+    usual, factors = SharingRun(), SharingRun(can_fold=lambda _layer, _rows: False)
     for name, run in (("ours", usual), ("ours, low-rank path alone", factors)):
         ways[name] = lambda run=run: [unit(hidden, base, context, run) for unit, base, hidden, context in all_places]
     ways["plain layers"] = lambda: [base(hidden, context) for _, base, hidden, context in all_places]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lib_layerdiffusion.errors import InputError, WeightsError
 from lib_layerdiffusion.networks.attention_sharing import (
@@ -14,7 +15,7 @@ from lib_layerdiffusion.networks.attention_sharing import (
     SharingUnit,
     is_plain_linear,
 )
-from lib_layerdiffusion.networks.sharing_run import attend
+from lib_layerdiffusion.networks.sharing_run import attend, is_weight_product
 from tests.golden import expected, filled, relative_error, rgba, tensor
 
 CASES = [(1, False), (2, False), (3, False), (2, True)]
@@ -62,7 +63,7 @@ def test_unit_equals_the_reference(signals, frames, control, cross, fold):
     run = SharingRun(
         frame_contexts=[None if i == 1 else tensor(f"{salt}/overwrite{i}", (1, 77, 768)) for i in range(frames)],
         signals=signals if control else {},
-        can_fold=is_plain_linear if fold else lambda _: False,
+        can_fold=is_plain_linear if fold else lambda _layer, _rows: False,
         conditional=torch.arange(2 * frames) >= frames,
     )
     context = tensor(f"{salt}/context", (2 * frames, 77, 768)) if cross else None
@@ -190,7 +191,7 @@ def test_folding_follows_a_changed_base_weight():
     base.to_q.weight.mul_(3.0)
     changed = unit(hidden, base, None, run)
     assert not torch.allclose(first, changed)
-    torch.testing.assert_close(changed, unit(hidden, base, None, SharingRun(can_fold=lambda _: False)))
+    torch.testing.assert_close(changed, unit(hidden, base, None, SharingRun(can_fold=lambda _layer, _rows: False)))
 
 
 @torch.no_grad()
@@ -248,3 +249,58 @@ def test_module_is_rebuilt_from_its_keys(frames, condition):
     for other in ({"a.weight": torch.zeros(1)}, {"hookers.layers.0.to_q_lora.0.down.weight": torch.zeros(1)}, {}):
         with pytest.raises(WeightsError):
             AttentionSharing.from_state_dict(other)
+
+
+class Changed(nn.Linear):
+    """A layer of a host that changes its weight in every call, as with LoRAs that are applied online."""
+
+    def forward(self, x):
+        return functional.linear(x, self.weight * 1.001, self.bias)
+
+
+class Cast(nn.Linear):
+    """A layer whose weight is kept in half precision and cast in every call."""
+
+    def forward(self, x):
+        return functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+
+
+class Kept(nn.Linear):
+    """A host's own class of a plain layer."""
+
+
+@pytest.mark.parametrize(("kind", "folds"), [(nn.Linear, True), (Kept, True), (Changed, False), (Cast, False)])
+def test_each_kind_of_layer_takes_the_path_that_is_right_for_it(kind, folds):
+    torch.manual_seed(0)
+    unit = SharingUnit(16, None, frames=2, rank=4, signal_channels=None)
+    for parameter in unit.parameters():
+        parameter.data.normal_(std=0.2)
+    base = BaseAttention(16, 16, heads=2)
+    for name in ("to_q", "to_k", "to_v"):
+        setattr(base, name, kind(16, 16, bias=False))
+    base.to_out = nn.ModuleList([kind(16, 16)])
+    if kind is Cast:
+        base.half()
+    hidden = torch.randn(4, 6, 16)
+    run = SharingRun(can_fold=is_weight_product)
+    with torch.no_grad():
+        slow = unit(hidden, base, None, SharingRun(can_fold=lambda _layer, _rows: False))
+        torch.testing.assert_close(unit(hidden, base, None, run), slow, atol=1e-5, rtol=1e-5)
+        assert any("folded" in key for key in run._kept) is folds
+        base.to_q.weight = nn.Parameter(base.to_q.weight.data * -2)  # a LoRA is merged between two calls
+        changed = unit(hidden, base, None, SharingRun(can_fold=lambda _layer, _rows: False))
+        assert (changed - slow).abs().max() > 1e-3
+        torch.testing.assert_close(unit(hidden, base, None, run), changed, atol=1e-5, rtol=1e-5)
+
+
+def test_a_layer_that_turns_into_another_kind_is_asked_again_in_the_next_run():
+    layer = Kept(8, 8, bias=False)
+    rows = torch.randn(3, 8)
+    assert is_weight_product(layer, rows)
+    layer.forward = lambda x: functional.linear(x, layer.weight) + 1e-3
+    assert not is_weight_product(layer, rows)
+    assert not is_weight_product(layer, rows.half())
+    packed = Kept(8, 8, bias=False)
+    packed.weight = nn.Parameter(torch.zeros(8, 4, dtype=torch.uint8), requires_grad=False)
+    assert not is_weight_product(packed, rows)
+    assert not is_weight_product(lambda x: x, rows)

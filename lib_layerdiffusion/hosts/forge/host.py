@@ -15,6 +15,7 @@ from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.methods import Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
+from lib_layerdiffusion.networks.sharing_run import is_weight_product
 from lib_layerdiffusion.unet.injection import Injection, LayerWeights, WeightOffsets
 
 Prompts = Callable[[int], tuple[Any, Any]]
@@ -132,7 +133,10 @@ class ForgeHost:
         key = tuple(injection.conditions[0].shape) if injection.conditions else ()
         if key not in self._sharing:
             signals = self._models.signals(patcher, injection.conditions[0]) if injection.conditions else {}
-            self._sharing[key] = SharingRun(
-                signals=signals, weight=injection.strength, can_fold=sharing_layers.can_fold
-            )
+            self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=is_weight_product)
+        # The next batch's prompt may have merged other LoRAs, in place too: nothing tells from outside.
+        self._sharing[key].forget()
+        if not injection.is_plain:
+            size = self._backend.computation_dtype(patched).itemsize
+            sharing_layers.keep_memory_free(patched, sharing, size)
         sharing_layers.add_sharing(self._backend, patched, sharing, self._sharing[key])

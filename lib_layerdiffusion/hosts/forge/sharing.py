@@ -58,9 +58,11 @@ def _forward(unit: Any, layer: Any, run: SharingRun, kind: str) -> Callable[...,
     return forward
 
 
-def can_fold(_layer: object) -> bool:
-    """Updates are never multiplied out here: layers may be offloaded, cast on the fly or quantised at any time."""
-    return False
+def keep_memory_free(patcher: Any, sharing: AttentionSharing, element_size: int) -> None:
+    """Let the host leave room for the updates folded into the UNet's weights, where it can be told."""
+    reserve = getattr(patcher, "add_extra_preserved_memory_during_sampling", None)
+    if reserve is not None:
+        reserve(sum(unit.folded_bytes(element_size) for unit in sharing.units))
 
 
 def _replacement(options: Mapping[str, Any], kind: str) -> Callable[..., Tensor] | None:
