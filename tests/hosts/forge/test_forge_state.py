@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
+from lib_layerdiffusion.networks import attention_sharing
 from tests.hosts.forge.hosts import LORA
 
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
@@ -170,3 +173,23 @@ def test_nothing_of_the_run_stays_on_the_processing_object(fake, ask):
 
     processing.process_images(p)
     assert {name for name in ("init", "sample", "save_samples", "get_token_merging_ratio") if name in vars(p)} == own
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("words", ["", LORA])
+def test_updates_are_folded_into_plain_layers_once_a_picture(fake, ask, monkeypatch, words):
+    """Reference fault 8: the products were made again in every call of every layer; a merged LoRA stays merged."""
+    made = []
+    folded = attention_sharing._folded
+    monkeypatch.setattr(attention_sharing, "_folded", lambda *given: made.append(given) or folded(*given))
+    quick = fake.run(ask(TOGETHER), prompt=f"an apple {words}", batch_size=3, steps=3)
+    once = len(made)
+    assert quick.error is None
+    assert fake.run(ask(TOGETHER), prompt=f"an apple {words}", batch_size=3, steps=6).error is None
+    assert len(made) == 2 * once > 0
+    monkeypatch.setattr(
+        sys.modules["lib_layerdiffusion.hosts.forge.host"], "is_weight_product", lambda _layer, _rows: False
+    )
+    slow = fake.run(ask(TOGETHER), prompt=f"an apple {words}", batch_size=3, steps=3)
+    assert len(made) == 2 * once
+    assert np.abs(slow.array(0).astype(int) - quick.array(0)).mean() < 1
