@@ -26,6 +26,9 @@ PASSES = (1, 2, 4, 8)
 # (mirrored, quarter turns), ordered so that the first 1, 2 and 4 keep the picture's shape and can share a batch.
 VIEWS = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (False, 3), (True, 3))
 DEFAULT_MEMORY_LIMIT = 4 << 30
+_BATCHED_PIXELS = {"cpu": 256 * 256}
+_BATCHED_PIXELS_ELSEWHERE = 1024 * 1024
+"""Views share a batch up to this many pixels: more keeps no device busier, and takes that much more memory."""
 
 Progress = Callable[[int, int], None]
 
@@ -65,9 +68,9 @@ class LatentTransparency:
 
         pixels: [B, 3, H, W] in [0, 1], the VAE's decode of `latent` [B, 4, ceil(H/8), ceil(W/8)]; any H and W.
         passes: how many flips and quarter turns are decoded, 1, 2, 4 or 8; the result is their median (of an even
-        number the lower middle value). memory_limit: bytes that activations may take; views of one shape share a batch
-        as far as it allows, and a picture of which a single view needs more is decoded in overlapping tiles. progress:
-        called with (passes done, passes in all).
+        number the lower middle value). memory_limit: bytes that activations may take; small views of one shape share a
+        batch, and a picture of which a single view needs more is decoded in overlapping tiles. progress: called with
+        (passes done, passes in all).
         Returns float32 [B, 4, H, W] in [0, 1] on the device of `pixels`: red, green, blue, alpha.
 
         A decoder that overflows in half precision decodes once more in float32.
@@ -146,7 +149,7 @@ class _Views:
         self, decoder: TransparentDecoder, passes: int, memory_limit: int, step: Callable[[float], None]
     ) -> None:
         self._decoder, self._passes, self._limit, self._step = decoder, passes, memory_limit, step
-        self._batch = len(VIEWS)
+        self._pixels = _BATCHED_PIXELS.get(_device_of(decoder).type, _BATCHED_PIXELS_ELSEWHERE)
         self.run: Callable[[Tensor, Tensor], Tensor] = decoder
 
     def median(self, pixels: Tensor, latent: Tensor) -> Tensor:
@@ -217,10 +220,11 @@ class _Views:
 
     def _decoded(self, pixels: Tensor, latent: Tensor, step: Callable[[float], None]) -> list[Tensor]:
         """Every view's result, turned back and clipped; batches shrink to one where memory runs out."""
-        per_view = self._decoder.activation_bytes_per_pixel * pixels.shape[-1] * pixels.shape[-2]
+        pixels_per_view = pixels.shape[-1] * pixels.shape[-2]
+        per_view = self._decoder.activation_bytes_per_pixel * pixels_per_view
         views, results = VIEWS[: self._passes], list[Tensor]()
         while len(results) < len(views):
-            size = min(self._batch, max(1, self._limit // per_view))
+            size = max(1, min(self._pixels // pixels_per_view, self._limit // per_view))
             start = len(results)
             same_shape = [view for view in views[start : start + size] if view[1] % 2 == views[start][1] % 2]
             try:
@@ -228,7 +232,7 @@ class _Views:
             except RuntimeError as error:
                 if len(same_shape) == 1 or not is_out_of_memory(error):
                     raise
-                self._batch = 1
+                self._pixels = 0
             else:
                 step(len(results))
         return results

@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks [--json] [--device cuda] [--reference DIR] [PART ...]
+"""python -m tests.benchmarks [--json] [--device cuda] [--reference DIR] [--clock cpu] [PART ...]
 
 One table: how long every part that is ours takes beside the other ways of doing it, medians of rounds in turn within
 one process. The first way of a group is the 1.00; with --reference it is the reference extension's own code.
@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,36 +19,37 @@ import torch
 
 from tests.benchmarks import decoding, runs, sharing
 from tests.benchmarks.reference import Reference
-from tests.benchmarks.timing import Row, printed
+from tests.benchmarks.timing import Measure, Row, printed
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 Parts = dict[str, Callable[[], Iterator[Row]]]
 
 
-def parts_for(device: torch.device, reference: Reference | None, rounds: int, *, compiled: bool) -> Parts:
+def parts_for(device: torch.device, reference: Reference | None, measure: Measure, *, compiled: bool) -> Parts:
     """Name -> what measures it; larger sizes take fewer rounds."""
 
     def decode() -> Iterator[Row]:
         for passes in (8, 4, 2, 1):
-            yield from decoding.decode(device, reference, 512, passes, rounds, compiled=compiled and passes == 8)
+            yield from decoding.decode(device, reference, 512, passes, measure, compiled=compiled and passes == 8)
 
     def sized(side: int) -> Callable[[], Iterator[Row]]:
-        return lambda: iter(decoding.decode(device, reference, side, 8, max(1, rounds // 3), compiled=False))
+        return lambda: iter(decoding.decode(device, reference, side, 8, measure.fewer(), compiled=False))
 
     def shared() -> Iterator[Row]:
         for side in (512, 256):
             for frames in (3, 2, 1):
-                yield from sharing.units(device, reference, frames, side, rounds)
+                yield from sharing.units(device, reference, frames, side, measure)
 
     return {
         "decode": decode,
         "decode-1024": sized(1024),
         "decode-2048": sized(2048),
-        "median": lambda: iter(decoding.median(device, 1024, rounds)),
-        "encode": lambda: iter(decoding.encode(device, 1024, rounds)),
-        "pictures": lambda: iter(decoding.pictures(reference, 1024, rounds)),
+        "median": lambda: iter(decoding.median(device, 1024, measure)),
+        "encode": lambda: iter(decoding.encode(device, 1024, measure)),
+        "pictures": lambda: iter(decoding.pictures(reference, 1024, measure)),
         "sharing": shared,
-        "runs": lambda: iter(runs.family(device, rounds)),
-        "imports": lambda: iter(runs.imports(rounds)),
+        "runs": lambda: iter(runs.family(device, measure)),
+        "imports": lambda: iter(runs.imports(measure)),
     }
 
 
@@ -65,11 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the reference extension")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--clock", choices=tuple(CLOCKS), default="wall", help="cpu: processor time on one thread, for busy machines"
+    )
     parser.add_argument("--compiled", action="store_true", help="the compiled decoder too, which takes minutes to make")
     arguments = parser.parse_args(argv)
     device = torch.device(arguments.device)
     reference = None if arguments.reference is None else Reference(arguments.reference)
-    known = parts_for(device, reference, arguments.rounds, compiled=arguments.compiled)
+    if arguments.clock == "cpu":
+        torch.set_num_threads(1)
+    measure = Measure(arguments.rounds, CLOCKS[arguments.clock])
+    known = parts_for(device, reference, measure, compiled=arguments.compiled)
     unknown = sorted(set(arguments.parts) - set(known))
     if unknown:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(known)}")

@@ -14,7 +14,7 @@ from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.networks.precision import decoder_precision
 from lib_layerdiffusion.transparency import LatentTransparency, lower_median
 from tests.benchmarks.reference import Reference
-from tests.benchmarks.timing import Row, compare, measured_peak
+from tests.benchmarks.timing import Measure, Row, compare, measured_peak
 
 OPERATIONS_PER_PIXEL = 0.196e12 / 512**2
 """Of one pass of the published decoder."""
@@ -44,7 +44,7 @@ def _precisions(device: torch.device) -> dict[str, torch.dtype]:
 
 
 def decode(
-    device: torch.device, reference: Reference | None, side: int, passes: int, rounds: int, *, compiled: bool
+    device: torch.device, reference: Reference | None, side: int, passes: int, measure: Measure, *, compiled: bool
 ) -> list[Row]:
     """Decoding with the published architecture and random weights, for all of which time and memory are the same."""
     pairs = decoder_ways(device, compiled=compiled)
@@ -63,42 +63,42 @@ def decode(
     return compare(
         f"decode, {passes} {'pass' if passes == 1 else 'passes'}, {side}x{side}, {device}",
         ways,
-        rounds=rounds,
+        measure,
         memory=True,
         operations=OPERATIONS_PER_PIXEL * side * side * passes,
-        peak=measured_peak(device, half),
+        peak=measured_peak(device, half, measure),
     )
 
 
-def encode(device: torch.device, side: int, rounds: int) -> list[Row]:
+def encode(device: torch.device, side: int, measure: Measure) -> list[Row]:
     """The offset of a picture, padding of its colours included."""
     encoder = TransparentEncoder().eval().requires_grad_(requires_grad=False).to(device)
     pair, picture = LatentTransparency(encoder=encoder), random_picture(side, side)
-    return compare(f"encode, {side}x{side}, {device}", {"ours": lambda: pair.encode_offset(picture)}, rounds=rounds)
+    return compare(f"encode, {side}x{side}, {device}", {"ours": lambda: pair.encode_offset(picture)}, measure)
 
 
-def median(device: torch.device, side: int, rounds: int) -> list[Row]:
+def median(device: torch.device, side: int, measure: Measure) -> list[Row]:
     """The median of eight results."""
     views = [torch.rand(1, 4, side, side, device=device) for _ in range(8)]
     ways: dict[str, Callable[[], Tensor]] = {
         "torch.median, rank 5": lambda: torch.stack(views).median(dim=0).values,
         "ours, minima and maxima": lambda: lower_median(views),
     }
-    return compare(f"median of eight, {side}x{side}, {device}", ways, rounds=rounds)
+    return compare(f"median of eight, {side}x{side}, {device}", ways, measure)
 
 
-def pictures(reference: Reference | None, side: int, rounds: int) -> list[Row]:
+def pictures(reference: Reference | None, side: int, measure: Measure) -> list[Row]:
     """Padding of colours, and a condition picture."""
     picture, large = random_picture(side, side), random_picture(2 * side, 3 * side)
     ways: dict[str, Callable[[], object]] = {}
     if reference is not None:
         ways["reference"] = lambda: reference.pad_rgb(picture)
     ways["ours"] = lambda: pad_rgb(picture)
-    rows = compare(f"pad_rgb, {side}x{side}", ways, rounds=rounds)
+    rows = compare(f"pad_rgb, {side}x{side}", ways, measure)
     modes: dict[str, Callable[[], object]] = {
         f"ours, {mode}": lambda mode=mode: condition_image(large, mode, side, side) for mode in ResizeMode
     }
-    return rows + compare(f"condition picture, {3 * side}x{2 * side} to {side}x{side}", modes, rounds=rounds)
+    return rows + compare(f"condition picture, {3 * side}x{2 * side} to {side}x{side}", modes, measure)
 
 
 def random_picture(height: int, width: int) -> np.ndarray:

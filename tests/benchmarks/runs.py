@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import resource
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from tests.benchmarks.timing import Row, compare, median_times
+from tests.benchmarks.timing import Measure, Row, compare
 
 ROOT = Path(__file__).parents[2]
 _SCRIPT = """
@@ -20,14 +23,14 @@ import torch, numpy, PIL.Image, cv2, gradio, safetensors.torch, fastapi, hugging
 import modules.script_callbacks, modules.scripts, modules.shared, modules.processing, modules.images
 import modules.ui_components, modules_forge.forge_canvas.canvas, backend.memory_management, backend.attention
 from importlib.util import module_from_spec, spec_from_file_location
-began = time.perf_counter()
+began = time.{clock}()
 spec = spec_from_file_location("layerdiffusion_script", {script!r})
 spec.loader.exec_module(module_from_spec(spec))
-print(time.perf_counter() - began)
+print(time.{clock}() - began)
 """
 
 
-def family(device: torch.device, rounds: int) -> Iterator[Row]:
+def family(device: torch.device, measure: Measure) -> Iterator[Row]:
     """The bundled family: its layer file, its injection, its decoder's weights."""
     from lib_layerdiffusion import LayerDiffusion
     from lib_layerdiffusion.hosts.diffusers.unet import prepare_patch
@@ -54,37 +57,33 @@ def family(device: torch.device, rounds: int) -> Iterator[Row]:
         "see that a merge is current": patch.is_current,
         "put it in and take it out, as Stop At does": switch,
     }
-    yield from compare(f"weights of the bundled family, {device}", ways, rounds=rounds)
+    yield from compare(f"weights of the bundled family, {device}", ways, measure)
 
 
-def imports(rounds: int) -> Iterator[Row]:
+def imports(measure: Measure) -> Iterator[Row]:
     """Cold starts: each in a process of its own."""
     fake = ROOT / "tests" / "fake_forge"
-    script = _SCRIPT.format(paths=[str(ROOT), str(fake)], script=str(ROOT / "scripts" / "layerdiffusion.py"))
-    seconds = sorted(float(_python("-c", script)) for _ in range(rounds))[rounds // 2]
+    script = _SCRIPT.format(
+        paths=[str(ROOT), str(fake)], script=str(ROOT / "scripts" / "layerdiffusion.py"), clock=measure.clock.__name__
+    )
+    seconds = statistics.median(float(_run("-c", script).split()[-1]) for _ in range(measure.rounds))
     yield Row("cold starts", "the script's import in Forge, on top of what Forge has imported", seconds, 1.0)
-    command = [sys.executable, "-m", "lib_layerdiffusion"]
-
-    for words in (["--help"],):
-        times = median_times(
-            {"": lambda words=words: subprocess.run([*command, *words], cwd=ROOT, check=True, capture_output=True)},
-            rounds,
-        )
-        yield Row("cold starts", f"layerdiffusion {' '.join(words)}", times[""], times[""] / seconds)
-    yield _picture(command, seconds)
-
-
-def _picture(command: list[str], first: float) -> Row:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        words = ["generate", "a red apple", "--seed", "1", "-o", folder]
-        subprocess.run([*command, *words], cwd=ROOT, check=True, capture_output=True)
-        seconds = time.perf_counter() - began
-    return Row("cold starts", "layerdiffusion generate, the bundled family", seconds, seconds / first)
+        picture = ["generate", "a red apple", "--seed", "1", "-o", folder]
+        for name, words in (("--help", ["--help"]), ("generate, the bundled family", picture)):
+            taken = statistics.median(_spent(measure, words) for _ in range(measure.fewer().rounds))
+            yield Row("cold starts", f"layerdiffusion {name}", taken, taken / seconds)
 
 
-def _python(*words: str) -> str:
+def _spent(measure: Measure, words: list[str]) -> float:
+    """Seconds of a command, by the processor's time of its process where that is the clock."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    _run("-m", "lib_layerdiffusion", *words)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return spent if measure.clock is time.process_time else wall
+
+
+def _run(*words: str) -> str:
     done = subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.strip().splitlines()[-1]
+    return done.stdout.strip()

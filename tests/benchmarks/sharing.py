@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lib_layerdiffusion.networks.attention_sharing import SharingRun, SharingUnit
 from lib_layerdiffusion.networks.sharing_run import attend
 from tests.benchmarks.reference import Reference
-from tests.benchmarks.timing import Row, compare
+from tests.benchmarks.timing import Measure, Row, compare
 
 CONTEXT = 768
 LAYERS = ((1, 320, 5), (2, 640, 5), (4, 1280, 5), (8, 1280, 1))
@@ -62,7 +62,7 @@ def _again(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def units(device: torch.device, reference: Reference | None, frames: int, side: int, rounds: int) -> list[Row]:
+def units(device: torch.device, reference: Reference | None, frames: int, side: int, measure: Measure) -> list[Row]:
     """All 32 units in one call of the UNet, as Forge, diffusers and the reference use them."""
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     all_places = places(frames, side, device, dtype)
@@ -79,7 +79,7 @@ def units(device: torch.device, reference: Reference | None, frames: int, side: 
     for name, run in (("ours", usual), ("ours, low-rank path alone", factors)):
         ways[name] = lambda run=run: [unit(hidden, base, context, run) for unit, base, hidden, context in all_places]
     ways["plain layers"] = lambda: [base(hidden, context) for _, base, hidden, context in all_places]
-    return compare(f"32 units, {frames} frames with guidance, {side}x{side}, {device}", ways, rounds=rounds)
+    return compare(f"32 units, {frames} frames with guidance, {side}x{side}, {device}", ways, measure)
 
 
 def _theirs(reference: Reference, frames: int, place: Place) -> nn.Module:

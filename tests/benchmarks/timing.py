@@ -31,23 +31,38 @@ class Row:
     rate: float | None = None
 
 
+@dataclass(frozen=True)
+class Measure:
+    """How often, and by which clock: what the wall shows, or the processor's time, which others' work hardly changes.
+
+    The processor's time tells ways apart only where all run on one thread.
+    """
+
+    rounds: int = 5
+    clock: Callable[[], float] = time.perf_counter
+
+    def fewer(self) -> Measure:
+        """For what takes long."""
+        return Measure(max(1, self.rounds // 3), self.clock)
+
+
 def synchronize() -> None:
     """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def median_times(ways: Mapping[str, Way], rounds: int) -> dict[str, float]:
+def median_times(ways: Mapping[str, Way], measure: Measure) -> dict[str, float]:
     """Median time of each way in seconds. Ways take turns, so that a busy machine slows all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for round_number in range(rounds + 1):
+    for round_number in range(measure.rounds + 1):
         for name, run in ways.items():
             synchronize()
-            start = time.perf_counter()
+            start = measure.clock()
             run()
             synchronize()
             if round_number:  # the first round only warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(measure.clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -85,8 +100,8 @@ def resident() -> float:
 def compare(
     group: str,
     ways: Mapping[str, Way],
+    measure: Measure,
     *,
-    rounds: int = 5,
     memory: bool = False,
     operations: float | None = None,
     peak: float | None = None,
@@ -95,7 +110,7 @@ def compare(
 
     operations: of one call, and peak: of the machine a second, for `Row.rate`.
     """
-    times = median_times(ways, rounds)
+    times = median_times(ways, measure)
     first = next(iter(times.values()))
     return [
         Row(
@@ -111,11 +126,11 @@ def compare(
 
 
 @torch.no_grad()
-def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
+def measured_peak(device: torch.device, dtype: torch.dtype, measure: Measure) -> float:
     """Operations a second of a large 3x3 convolution, the fastest thing that the decoder could consist of."""
     convolution = torch.nn.Conv2d(256, 256, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
     x = torch.randn(1, 256, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    seconds = median_times({"": lambda: convolution(x)}, 5)[""]
+    seconds = median_times({"": lambda: convolution(x)}, measure)[""]
     return 2 * 9 * 256 * 256 * 64 * 64 / seconds
 
 
