@@ -355,7 +355,7 @@ class RealForge:
         """Of a selectable script."""
         return {
             "Outpainting mk2": [None, 64, 4, ["left"], 1.0, 0.05],
-            "Poor man's outpainting": [64, 4, "fill", ["left"]],
+            "Poor man's outpainting": [32, 4, "fill", ["left"]],
         }[title]
 
     def use(self, family: str) -> None:
