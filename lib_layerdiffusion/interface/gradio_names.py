@@ -16,6 +16,11 @@ def js(script: str) -> dict[str, str]:
     return {_JS: script}
 
 
+def choices(named: Sequence[tuple[str, str]]) -> list[tuple[str, str]] | list[str]:
+    """A menu's choices, (shown, value); gradio 3 shows values as they are."""
+    return list(named) if _MANY is not None else [value for _, value in named]
+
+
 def on(triggers: Sequence[Callable[..., Any]], inputs: Sequence[Any], outputs: Sequence[Any], script: str) -> None:
     """Run `script` in the browser at each of the events."""
     if _MANY is not None:

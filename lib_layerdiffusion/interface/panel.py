@@ -12,7 +12,7 @@ from gradio.context import Context
 
 from lib_layerdiffusion.interface import wording
 from lib_layerdiffusion.interface.controls import control
-from lib_layerdiffusion.interface.gradio_names import js, on
+from lib_layerdiffusion.interface.gradio_names import choices, js, on
 from lib_layerdiffusion.interface.panel_follow import example_script, follow_script, has_own_prompt, note
 from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 from lib_layerdiffusion.settings.examples import examples_of
@@ -104,12 +104,13 @@ def for_model(family: Family | None, label: str | None, *, known: bool = True) -
     """
     own = [row for row in METHODS.values() if row.family is family]
     others = [row for row in METHODS.values() if row.family is not family]
-    choices = [(row.label, row.label) for row in own]
-    choices += [(wording.marked(row) if known else row.label, row.label) for row in others]
+    pairs = [(row.label, row.label) for row in own]
+    pairs += [(wording.marked(row) if known else row.label, row.label) for row in others]
     chosen = METHODS.get(label or "")
     # One of the model's own is not set again: an answer that comes late would undo what was chosen meanwhile.
     same = [row.label for row in own if chosen is not None and chosen not in own and row.name == chosen.name]
-    method = gr.update(choices=choices, value=same[0]) if same else gr.update(choices=choices)
+    shown = choices(pairs)
+    method = gr.update(choices=shown, value=same[0]) if same else gr.update(choices=shown)
     named = (family.value if family else wording.NO_FAMILY) if known else ""
     return [method, named, gr.update(choices=[row.name for row in examples_of(family)])]
 

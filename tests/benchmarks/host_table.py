@@ -1,0 +1,78 @@
+"""Write one host's row of the table in docs/hosts.md from the results of its run.
+
+    python tests/benchmarks/host_table.py "Forge dfcdbab" EXPECTED RESULTS
+
+Both folders hold, for each case, NAME_latents.npz (what the VAE was given) and NAME_<i>.png. A cell says the largest
+relative error of the latents and the largest difference of a picture in levels; a case that was not run is a dash.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "hosts.md"
+COLUMNS = {
+    "plain": ("plain",),
+    "transparent": ("transparent", "wide", "batch_and_iterations"),
+    "everything": ("joint", "joint_two_iterations"),
+    "fg-to-bg": ("fg2bg", "fill"),
+    "bg-to-fg": ("bg2fg",),
+    "Stop At": ("stop_at_half", "stop_at_zero"),
+    "img2img": ("img2img",),
+}
+BEGIN, END = "<!-- hosts -->", "<!-- /hosts -->"
+
+
+def latent_error(expected: Path, actual: Path) -> float:
+    """Largest relative error of the batches in two files."""
+    a, b = np.load(expected), np.load(actual)
+    return max(float(np.linalg.norm(a[key] - b[key]) / np.linalg.norm(a[key])) for key in a.files)
+
+
+def levels(expected: Path, actual: Path) -> int:
+    """Largest difference of two pictures, 255 where they differ in kind or size."""
+    a, b = Image.open(expected), Image.open(actual)
+    if (a.mode, a.size) != (b.mode, b.size):
+        return 255
+    return int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
+
+
+def cell(names: tuple[str, ...], expected: Path, results: Path) -> str:
+    """What a column says of its cases."""
+    done = [name for name in names if (results / f"{name}_latents.npz").is_file()]
+    if not done:
+        return "-"
+    error = max(latent_error(*(folder / f"{name}_latents.npz" for folder in (expected, results))) for name in done)
+    pairs = [(path, results / path.name) for name in done for path in sorted(expected.glob(f"{name}_[0-9].png"))]
+    return f"{error:.1e}, {max(levels(*pair) for pair in pairs)}" if error else f"identical, {levels(*pairs[0])}"
+
+
+def plain_afterwards(results: Path) -> str:
+    """Whether the last plain picture is the first one, to the bit, in latent and pixels."""
+    ends = ("_latents.npz", "_0.png")
+    last = next((name for name in ("plain_last", "plain_after") if (results / f"{name}{ends[0]}").is_file()), None)
+    if last is None:
+        return "-"
+    pairs = [(results / f"plain{end}", results / f"{last}{end}") for end in ends]
+    same = latent_error(*pairs[0]) == 0 and levels(*pairs[1]) == 0
+    return "identical" if same else "differs"
+
+
+def main() -> None:
+    """Put the row in the place of the host's older one, or at the end."""
+    name, expected, results = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    cells = [cell(names, expected, results) for names in COLUMNS.values()]
+    row = f"| {name} | {' | '.join(cells)} | {plain_afterwards(results)} |"
+    text = PAGE.read_text(encoding="utf-8")
+    before, table, after = text[: text.index(BEGIN)], text[text.index(BEGIN) : text.index(END)], text[text.index(END) :]
+    lines = [line for line in table.rstrip().splitlines() if not line.startswith(f"| {name} |")]
+    PAGE.write_text(before + "\n".join([*lines, row]) + "\n" + after, encoding="utf-8")
+    print(row)
+
+
+if __name__ == "__main__":
+    main()
