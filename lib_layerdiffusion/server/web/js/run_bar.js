@@ -44,7 +44,8 @@ let lastStart = -DOUBLE_CLICK;
 
 /** Begin a run with what the form says; several wait for each other. */
 export function start(app) {
-  if (performance.now() - lastStart < DOUBLE_CLICK || app.runs.store.get().sending) return;
+  const isEcho = performance.now() - lastStart < DOUBLE_CLICK && app.runs.underWay().length > 0;
+  if (isEcho || app.runs.store.get().sending) return;
   const problem = firstProblem(app);
   if (problem) {
     app.runs.refuse(problem);
