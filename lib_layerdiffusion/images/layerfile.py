@@ -262,7 +262,8 @@ def _psd_tools() -> Mapping[str, Any]:
             "psd.tagged_blocks",
         )
         modules = {name.rpartition(".")[2]: importlib.import_module(f"psd_tools.{name}") for name in names}
-        return modules | {"constants": importlib.import_module("psd_tools.constants")}
+        others = {name: importlib.import_module(f"psd_tools.{name}") for name in ("constants", "utils")}
+        return modules | others
     except ImportError as error:
         raise LayerDiffusionError(
             'Saving .psd needs psd-tools: run "pip install psd-tools" (beside Forge "pip install psd-tools==1.9.28", '
@@ -290,7 +291,7 @@ def _psd_layer(tools: Mapping[str, Any], layer: Layer, compression: Any) -> tupl
     for channel, plane in zip(channels, _planes(layer.picture), strict=True):
         channel.set_data(plane, width, height, 8, 1)
     blocks = tools["tagged_blocks"].TaggedBlocks()
-    blocks.set_data(tools["constants"].Tag.UNICODE_LAYER_NAME, layer.name)
+    blocks.set_data(tools["constants"].Tag.UNICODE_LAYER_NAME, _writable_by(tools, layer.name))
     record = records.LayerRecord(
         top=layer.top,
         left=layer.left,
@@ -302,6 +303,16 @@ def _psd_layer(tools: Mapping[str, Any], layer: Layer, compression: Any) -> tupl
         tagged_blocks=blocks,
     )
     return record, channels
+
+
+def _writable_by(tools: Mapping[str, Any], name: str) -> str:
+    """The name as psd-tools can write it: its older releases take UTF-16's units for characters."""
+    try:
+        tools["utils"].write_unicode_string(io.BytesIO(), name)
+    except (OverflowError, ValueError):
+        units = name.encode("utf-16-be")
+        return "".join(chr(int.from_bytes(units[at : at + 2], "big")) for at in range(0, len(units), 2))
+    return name
 
 
 def _planes(picture: Picture8) -> list[bytes]:

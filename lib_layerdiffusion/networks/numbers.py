@@ -25,7 +25,7 @@ def broken_numbers(named: Iterable[tuple[str, Tensor]]) -> str:
         if not tensor.is_floating_point() or tensor.numel() == 0 or tensor.is_meta:
             continue
         values = tensor.float() if tensor.element_size() == 1 else tensor
-        low, high = (float(value) for value in torch.aminmax(values))
+        low, high = (float(value) for value in torch.aminmax(values.detach()))
         if math.isnan(low) or math.isnan(high):
             return f'"{name}" has values that are no numbers (NaN)'
         extreme = max(-low, high)

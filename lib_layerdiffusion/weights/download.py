@@ -100,6 +100,8 @@ def _partial_of(file: WeightFile, folder: Path, progress: Progress | None, endpo
     shutil.rmtree(folder / f".{file.name}.download", ignore_errors=True)  # where earlier releases kept theirs
     published = _published(file, folder, endpoint)
     partial = folder / f".{file.name}.part"
+    if published.sha256 is None:  # nobody could tell whether what is left is of the same content
+        partial.unlink(missing_ok=True)
     _require_room(file, folder, partial, published.size, endpoint)
     problem = ""
     for _ in range(_BEGINNINGS):

@@ -261,3 +261,18 @@ def test_a_file_that_repeats_a_huge_layer_is_refused(monkeypatch):
     monkeypatch.setattr(layerfile, "MAX_LAYER_PIXELS", 50)
     with pytest.raises(InputError, match="together"):
         read_ora(good)
+
+
+@pytest.mark.parametrize(
+    "name", ["\U0001f34e apple", "\U0001f468\u200d\U0001f469", "\u82f9\u679c", "a\ud800b", "\U0010ffff" * 200]
+)
+def test_layers_may_be_called_anything(tmp_path, name):
+    psd_tools = pytest.importorskip("psd_tools")
+    layers = [Layer(name, np.full((4, 4, 4), 200, np.uint8))]
+    shown = "".join(character for character in name if character.isprintable()).strip() or "Layer 1"
+    assert read_ora(ora_bytes(layers)).layers[0].name == shown
+    content = psd_bytes(layers)
+    assert shown.encode("utf-16-be") in content
+    document = psd_tools.PSDImage.open(io.BytesIO(content))
+    read = "".join(layer.name for layer in document)
+    assert read.encode("utf-16-be", "surrogatepass").decode("utf-16-be") == shown

@@ -256,6 +256,11 @@ class TestServersThatAreNotRight:
         hub.names_content = False
         assert fetch(FILE, tmp_path).read_bytes() == content
 
+    def test_there_nothing_of_an_earlier_attempt_is_gone_on_with(self, hub, content, tmp_path):
+        hub.names_content = False
+        (tmp_path / f".{FILE.name}.part").write_bytes(content[:500] + bytes(4_000))
+        assert fetch(FILE, tmp_path).read_bytes() == content
+
     def test_there_the_recorded_sum_counts_for_its_own_revision(self, hub, content, tmp_path):
         hub.names_content, hub.commit = False, FILE.sha256_revision
         assert FILE.sha256
