@@ -26,7 +26,7 @@ def test_the_table_of_methods_is_the_tables():
 
 def test_the_test_command_is_the_one_that_ci_runs():
     extras = README.split("Run the tests")[1].split('-e "')[1].split('"')[0]
-    assert f'python -m pip install -e "{extras}"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f'"{extras.removesuffix("]")},dev]"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 @pytest.fixture
