@@ -23,8 +23,9 @@ from lib_layerdiffusion.networks.tiles import Tile, blended, cut, halved, tile_s
 
 LATENT_FACTOR = 8
 PASSES = (1, 2, 4, 8)
+View = tuple[bool, int]
 # (mirrored, quarter turns), ordered so that the first 1, 2 and 4 keep the picture's shape and can share a batch.
-VIEWS = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (False, 3), (True, 3))
+VIEWS: tuple[View, ...] = ((False, 0), (True, 0), (False, 2), (True, 2), (False, 1), (True, 1), (False, 3), (True, 3))
 DEFAULT_MEMORY_LIMIT = 4 << 30
 _BATCHED_PIXELS = {"cpu": 256 * 256}
 _BATCHED_PIXELS_ELSEWHERE = 1024 * 1024
@@ -237,14 +238,14 @@ class _Views:
                 step(len(results))
         return results
 
-    def _decode_batch(self, pixels: Tensor, latent: Tensor, views: Sequence[tuple[bool, int]]) -> list[Tensor]:
-        pixel_views = torch.cat([_turned(pixels, view) for view in views])
-        latent_views = torch.cat([_turned(latent, view) for view in views])
+    def _decode_batch(self, pixels: Tensor, latent: Tensor, views: Sequence[View]) -> list[Tensor]:
+        pixel_views = torch.cat([turned(pixels, view) for view in views])
+        latent_views = torch.cat([turned(latent, view) for view in views])
         decoded = self.run(
             pixel_views.contiguous(memory_format=torch.channels_last),
             latent_views.contiguous(memory_format=torch.channels_last),
         ).clamp_(0.0, 1.0)
-        return [_turned_back(decoded[i : i + 1], view) for i, view in enumerate(views)]
+        return [turned_back(decoded[i : i + 1], view) for i, view in enumerate(views)]
 
 
 def _counting(progress: Progress | None, before: int, total: int) -> Callable[[float], None]:
@@ -294,12 +295,14 @@ def _check_pair(pixels: Tensor, latent: Tensor, decoder: TransparentDecoder) -> 
         )
 
 
-def _turned(x: Tensor, view: tuple[bool, int]) -> Tensor:
+def turned(x: Tensor, view: View) -> Tensor:
+    """[N, C, H, W] as a view shows it: mirrored or not, then so many quarter turns."""
     mirrored, turns = view
     return torch.rot90(torch.flip(x, (3,)) if mirrored else x, turns, (2, 3))
 
 
-def _turned_back(x: Tensor, view: tuple[bool, int]) -> Tensor:
+def turned_back(x: Tensor, view: View) -> Tensor:
+    """What a view of [N, C, H, W] shows, brought back to the picture's own orientation."""
     mirrored, turns = view
     straight = torch.rot90(x, -turns, (2, 3))
     return torch.flip(straight, (3,)) if mirrored else straight

@@ -4,6 +4,7 @@ The VAE sees the picture premultiplied onto mid-grey. So that alpha has to trave
 from the known grey, part of the training pictures have grey subjects, holes or soft matter.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.losses import FeatureDistance, LossWeights, reconstruction_error
 from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
 from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, save_grid
+from lib_layerdiffusion.transparency import VIEWS, View, turned, turned_back
 
 ENCODER_WIDTHS = (16, 32, 64, 96)
 DECODER_WIDTHS = (16, 32, 48, 64, 80)
@@ -43,6 +45,21 @@ def perforated(rgba: Tensor, generator: Generator) -> Tensor:
     noise = torch.stack([smooth_noise(generator, 1, size, 3 + pick(generator, 6)) for _ in range(len(rgba))])
     sharpness = uniform(generator, len(rgba), 1, 1, 1, low=2, high=20)
     return torch.cat([rgba[:, :3], rgba[:, 3:] * ((noise - 0.4) * sharpness + 0.5).clamp(0, 1)], dim=1)
+
+
+def draw_views(count: int, generator: Generator) -> list[View]:
+    """A view for each of `count` pictures, as decoding uses them: all with, or all without, a quarter turn.
+
+    So pictures that are not square still share a batch.
+    """
+    odd = pick(generator, 2)
+    alike = [view for view in VIEWS if view[1] % 2 == odd]
+    return [alike[pick(generator, len(alike))] for _ in range(count)]
+
+
+def each_turned(x: Tensor, views: Sequence[View]) -> Tensor:
+    """Turn each of [N, C, H, W] by its own view."""
+    return torch.cat([turned(one, view) for one, view in zip(x.split(1), views, strict=True)])
 
 
 class TransparencyStage:
@@ -103,10 +120,18 @@ class TransparencyStage:
         offset = self.encoder(torch.cat([rgba[:, 3:], rgba[:, :3]], dim=1)).float()
         return posterior.mean.float() + posterior.std.float() * self.gain * offset, posterior.mean.float()
 
-    def decode(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """RGBA [N, 4, H, W] and the VAE's own picture [N, 3, H, W], both around [0, 1], of a VAE-scale latent."""
+    def decode(self, latent: Tensor, views: Sequence[View] | None = None) -> tuple[Tensor, Tensor]:
+        """RGBA [N, 4, H, W] and the VAE's own picture [N, 3, H, W], both around [0, 1], of a VAE-scale latent.
+
+        views: how each pair of picture and latent is turned before D sees it; what D gives is turned back.
+        """
         picture = self.vae.decode(latent).sample.float() / 2 + 0.5
-        out = self.decoder(picture.clamp(0, 1), latent).float()
+        if views is None:
+            out = self.decoder(picture.clamp(0, 1), latent).float()
+        else:
+            seen, beside = (each_turned(x, views) for x in (picture.clamp(0, 1), latent))
+            out = self.decoder(seen.contiguous(memory_format=torch.channels_last), beside).float()
+            out = torch.cat([turned_back(one, view) for one, view in zip(out.split(1), views, strict=True)])
         return torch.cat([out[:, 1:], out[:, :1]], dim=1), picture
 
     def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
@@ -115,7 +140,8 @@ class TransparencyStage:
         adjusted, plain = self.encode(rgba)
         latent = torch.where(dropped, plain, adjusted)
         noise = torch.randn(latent.shape, generator=generator) * uniform(generator, len(rgba), 1, 1, 1)
-        ours, picture = self.decode(latent + noise.to(latent.device) * LATENT_NOISE * self.spread)
+        views = draw_views(len(rgba), generator)
+        ours, picture = self.decode(latent + noise.to(latent.device) * LATENT_NOISE * self.spread, views)
         shown, weights = premultiply_grey(rgba), self.weights
         identity = (picture - shown).abs().mean()
         loss = reconstruction_error(ours, rgba, weights) + weights.identity * identity
