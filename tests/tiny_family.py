@@ -56,7 +56,8 @@ def write_family(folder: Path) -> Path:
     """Write `shared_pipeline` with its layer files and a card, as a family that brings its own comes."""
     shared_pipeline().save_pretrained(folder)
     write_layers(folder / "layers")
-    (folder / "layerdiffusion.json").write_text(json.dumps({"name": "tiny", "steps": 2, "guidance": 1.5}))
+    card = {"name": "tiny", "steps": 2, "guidance": 1.5, "decode_passes": 2}
+    (folder / "layerdiffusion.json").write_text(json.dumps(card))
     return folder
 
 

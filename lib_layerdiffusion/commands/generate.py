@@ -101,7 +101,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         "--layer-prompt", action="append", default=[], metavar="LAYER=TEXT", help="additional prompt of a layer"
     )
     parser.add_argument("--resize-mode", default="Crop and Resize", help="how condition pictures are brought to size")
-    parser.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
+    parser.add_argument("--passes", type=int, help="decode passes: 8, 4, 2 or 1 (default: the model's)")
     parser.add_argument("--preview", action="store_true", help="also write the picture over a checkerboard")
     parser.add_argument("--trim", action="store_true", help="cut off what is clear around a picture with alpha")
     parser.add_argument(

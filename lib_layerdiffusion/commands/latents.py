@@ -33,7 +33,7 @@ def add_parsers(subparsers: Any) -> None:
     decode.add_argument("latent", type=Path)
     decode.add_argument("-o", "--output", type=Path, help=".png file (default: beside the latent)")
     decode.add_argument("--picture", type=Path, help="what another program decoded the latent to (default: decode it)")
-    decode.add_argument("--passes", type=int, default=8, help="decode passes: 8, 4, 2 or 1")
+    decode.add_argument("--passes", type=int, help="decode passes: 8, 4, 2 or 1 (default: the model's)")
     decode.set_defaults(run=_run_decode)
     for parser in (encode, decode):
         add_model_arguments(parser)

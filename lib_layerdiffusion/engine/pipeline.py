@@ -276,21 +276,22 @@ class Engine:
             encoder = self.host.placed(self.store.encoder(self.host.family()))
             return self.host.encode_start(rgba, LatentTransparency(encoder=encoder)) / self.host.scaling
 
-    def decode(self, latent: Tensor, passes: int = 8, picture: object = None) -> Image.Image:
+    def decode(self, latent: Tensor, passes: int | None = None, picture: object = None) -> Image.Image:
         """RGBA picture of a latent [1, 4, H/8, W/8] or [4, H/8, W/8] in the VAE's scale, of any floating-point type.
 
-        picture: what another program decoded the latent to, a path, Pillow image, array or bytes; without it this
+        passes: 8, 4, 2 or 1; default the model's. picture: what another program decoded the latent to, a path, Pillow image, array or bytes; without it this
         model's VAE decodes it.
 
         Raises:
             LayerDiffusionError: the latent or the weights cannot be used.
         """
-        whole, passes = check_latent(latent), int(cast("int", _PASSES.read("passes", passes)))
+        given = self.host.decode_passes if passes is None else passes
+        whole, count = check_latent(latent), int(cast("int", _PASSES.read("passes", given)))
         with self._turn("this latent"):
             decoder = self.host.placed(self.store.decoder(self.host.family()))
             own = picture is None
             pixels = self.host.decode_latents(whole * self.host.scaling) if own else _pixels(picture, whole)
-            decoded = LatentTransparency(decoder=decoder).decode(pixels, whole, passes=passes)
+            decoded = LatentTransparency(decoder=decoder).decode(pixels, whole, passes=count)
         return Image.fromarray(rgba_arrays(decoded)[0])
 
 

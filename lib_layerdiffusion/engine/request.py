@@ -122,10 +122,14 @@ _PASSED_ON = tuple(row.name for row in FIELDS if row.attribute in Choices.__anno
 
 
 class Defaults(Protocol):
-    """What a model says for arguments that are left out; default_size: a side in pixels."""
+    """What a model says for arguments that are left out.
+
+    decode_passes: with how many its decoder does best. default_size: a side in pixels.
+    """
 
     steps: int
     guidance: float
+    decode_passes: int
 
     @property
     def default_size(self) -> int:
@@ -133,14 +137,16 @@ class Defaults(Protocol):
         ...
 
 
-def layer_settings(method: LayerMethod, choices: Choices) -> LayerSettings:
-    """The settings in the arguments of `generate`; pictures are read.
+def layer_settings(method: LayerMethod, choices: Choices, defaults: Defaults) -> LayerSettings:
+    """The settings in the arguments of `generate`, or the model's; pictures are read.
 
     Raises:
         SettingsError, InputError: one of them cannot be used, or a picture is missing.
     """
     values: dict[str, object] = {"enabled": True, "method": method}
     values |= {name: value for name, value in choices.items() if name in _PASSED_ON}
+    if values.get("decode_passes") is None:
+        values["decode_passes"] = defaults.decode_passes
     for layer in Layer:
         values[layer.value] = optional_picture(choices.get(layer.value), layer.value)
     for layer, text in _mapping("layer_prompts", choices.get("layer_prompts")).items():
@@ -171,7 +177,7 @@ def build_request(
     check_names(choices)
     plain = {**choices, "seed": seed, "batch": batch}
     given = {name: read_value(name, value) for name, value in plain.items() if name in VALUES}
-    settings = layer_settings(method, choices)
+    settings = layer_settings(method, choices, defaults)
     init = optional_picture(choices.get("init_image"), "init")
     width, height = _size(size, init, defaults.default_size)
 

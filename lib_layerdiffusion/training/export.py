@@ -18,6 +18,8 @@ CARD: dict[str, Any] = {
     "name": "demo",
     "steps": 20,
     "guidance": 3.0,
+    # D is trained on all eight views, as the published one is used.
+    "decode_passes": 8,
     # E and D are the same for both kinds of methods; the published names differ.
     "same_files": {f"layer_sd15_{name}": name for name in ("vae_transparent_encoder", "vae_transparent_decoder")},
 }

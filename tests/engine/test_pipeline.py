@@ -404,7 +404,17 @@ class TestSources:
         engine = LayerDiffusion.from_checkpoint(write_family(tmp_path), device="cpu")
         assert set(engine.host.families) == set(Family)
         assert (engine.host.steps, engine.host.guidance, engine.host.default_size) == (2, 1.5, 64)
+        assert engine.host.decode_passes == 2
         assert engine.generate("an apple", seed=1).images[0].rgba.mode == "RGBA"
+
+    def test_a_family_says_with_how_many_passes_it_is_decoded(self, tmp_path):
+        engine = LayerDiffusion.from_checkpoint(write_family(tmp_path), device="cpu")
+        for given, used in (({}, 2), ({"decode_passes": None}, 2), ({"decode_passes": 8}, 8)):
+            assert engine.generate("an apple", seed=1, **given).settings.decode_passes == used
+        latent = engine.encode(picture(64, 64))
+        own, two, eight = (pixels(engine.decode(latent, **passes)) for passes in ({}, {"passes": 2}, {"passes": 8}))
+        assert (own == two).all()
+        assert (own != eight).any()
 
     def test_without_a_bundled_family_it_says_that_weights_are_random(self, monkeypatch):
         monkeypatch.setattr("lib_layerdiffusion.hosts.diffusers.sources.bundled_family", lambda: None)

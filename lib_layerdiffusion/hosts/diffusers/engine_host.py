@@ -35,6 +35,7 @@ class ModelCard:
     """What is known of a model beside its weights.
 
     name: for infotext. source: in words, for people. families: see `DiffusersHost`. steps, guidance: its defaults.
+    decode_passes: with how many its transparency decoder does best; the published ones with eight.
     subjects: what a small model was trained on, empty for one that knows everything. words: that it knows beside them.
     """
 
@@ -43,6 +44,7 @@ class ModelCard:
     families: tuple[Family, ...] = ()
     steps: int = 25
     guidance: float = 7.0
+    decode_passes: int = 8
     subjects: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -67,7 +69,7 @@ class EngineHost(DiffusersHost):
         card = card or ModelCard()
         super().__init__(pipeline, card.families)
         self.name, self.source = card.name, card.source
-        self.steps, self.guidance = card.steps, card.guidance
+        self.steps, self.guidance, self.decode_passes = card.steps, card.guidance, card.decode_passes
         self.subjects = card.subjects
         self.words = words_in((*card.subjects, *card.words)) if card.subjects else frozenset[str]()
         self._offload, self._exact = offload, exact
