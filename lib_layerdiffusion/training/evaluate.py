@@ -1,70 +1,158 @@
-"""`layerdiffusion evaluate`: the figures of an exported family, as a table."""
+"""`layerdiffusion evaluate`: the figures of a family on the path that its users take, as a table."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from lib_layerdiffusion.training.base import encode
+from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.training import fine
 from lib_layerdiffusion.training.cutout import RemovalNetwork, colour_key, grab_cut
 from lib_layerdiffusion.training.data import OTHER_STYLE, IconSet
-from lib_layerdiffusion.training.evaluate_family import Family, composite_psnr, over, psnr
-from lib_layerdiffusion.training.evaluate_sharing import sharing_figures
-from lib_layerdiffusion.training.layers import RECIPES, conditioned_sample
+from lib_layerdiffusion.training.evaluate_family import Family, as_batch, as_pictures, shown
 from lib_layerdiffusion.training.losses import soft_error
-from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, premultiply_grey, translucent
+from lib_layerdiffusion.training.measures import (
+    SOFT_MARGIN,
+    Distance,
+    alpha_error,
+    composite_psnr,
+    features,
+    gradient_error,
+    on_nine_colours,
+    over,
+    psnr,
+    soft_mse,
+    soft_sad,
+    spread_of_seeds,
+    ssim,
+)
+from lib_layerdiffusion.training.synthesis import TRANSLUCENT, premultiply_grey, translucent
 from lib_layerdiffusion.training.transparency import greyed
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
 
 BORDER = 4
+FIELD_MARK = "*"
+"""Ends the name of a figure that others measure likewise, on other pictures."""
 
 
-def alpha_error(ours: Tensor, theirs: Tensor) -> float:
-    """Mean absolute error of the alpha of RGBA pictures [N, 4, H, W]."""
-    return float((ours[:, 3:] - theirs[:, 3:]).abs().mean())
+def rounded(rgba: Tensor) -> Tensor:
+    """As files hold pictures: whole steps of 1/255."""
+    return as_batch(as_pictures(rgba))
+
+
+def held_out(family: Family, folder: Path, limit: int) -> Tensor:
+    """Evenly chosen held-out pictures of a data set, [N, 4, S, S].
+
+    Raises:
+        InputError: they are of another size than the family's.
+    """
+    icons = icons_tensor(IconSet.load(folder, held_out=True))
+    if icons.shape[-1] != family.size:
+        raise InputError(
+            f"The pictures in {folder} have {icons.shape[-1]} pixels a side and the family {family.size}: "
+            f"build the data set with --size {family.size}."
+        )
+    return icons[:: max(1, len(icons) // limit)].float() / 255
 
 
 def reconstruction_figures(family: Family, data: Path, limit: int = 120) -> dict[str, float]:
     """RGBA reconstruction of held-out pictures, what it is without the latent, and identity."""
-    held = icons_tensor(IconSet.load(data, held_out=True))
-    icons = held[:: max(1, len(held) // limit)].float() / 255
+    icons = held_out(family, data, limit)
     generator = torch.Generator().manual_seed(11)
-    sets = {"held-out": icons, "translucent": translucent(generator, icons.shape[-1], 60)}
-    sets["grey subjects"] = greyed(icons, generator)
+    sets = {"held-out": icons, "translucent": rounded(translucent(generator, icons.shape[-1], 60))}
+    sets["grey subjects"] = rounded(greyed(icons, generator))
     latents = {name: family.encode(rgba) for name, rgba in sets.items()}
     found = {name: family.decode(latent) for name, latent in latents.items()}
-    figures = {"held-out composites, PSNR dB": composite_psnr(found["held-out"], icons)}
+    figures = {"held-out composites on nine colours, PSNR dB": composite_psnr(found["held-out"], icons)}
     figures |= {f"{name} alpha MAE": alpha_error(found[name], rgba) for name, rgba in sets.items()}
+    for passes in (1, 8):
+        other = family.decode(latents["held-out"], passes)
+        figures[f"held-out composites, {passes} decode passes, PSNR dB"] = composite_psnr(other, icons)
+        figures[f"held-out alpha MAE, {passes} decode passes"] = alpha_error(other, icons)
+    figures |= latent_figures(family, sets, latents)
+    return figures | field_figures(found["held-out"], icons, perceptual_distance())
+
+
+def latent_figures(family: Family, sets: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> dict[str, float]:
+    """Whether alpha travels in the latent, and what its offset does to the VAE's own picture."""
+    figures: dict[str, float] = {}
     for name in ("translucent", "grey subjects"):
-        blind = family.decode(latents[name], see_latent=False)
-        figures[f"{name} alpha MAE, latent zeroed"] = alpha_error(blind, sets[name])
-        plain = family.decode(family.encode(sets[name], offset=False))
+        figures[f"{name} alpha MAE, latent zeroed"] = alpha_error(family.decode_blind(latents[name]), sets[name])
+        plain = family.decode(family.encode_plain(sets[name]))
         figures[f"{name} alpha MAE, no offset"] = alpha_error(plain, sets[name])
-    shown = premultiply_grey(icons)
-    plain_pixels = family.pixels(family.encode(icons, offset=False))
-    figures["plain VAE on the plain latent, PSNR dB"] = psnr(plain_pixels, shown)
-    figures["plain VAE on the adjusted latent, PSNR dB"] = psnr(family.pixels(latents["held-out"]), shown)
+    icons = sets["held-out"]
+    grey = premultiply_grey(icons)
+    figures["plain VAE on the plain latent, PSNR dB"] = psnr(family.pixels(family.encode_plain(icons)), grey)
+    figures["plain VAE on the adjusted latent, PSNR dB"] = psnr(family.pixels(latents["held-out"]), grey)
     return figures
+
+
+def field_figures(ours: Tensor, theirs: Tensor, perceptual: Distance | None = None) -> dict[str, float]:
+    """What others measure of RGBA reconstructions and of mattes; perceptual: LPIPS of two batches, where at hand."""
+    figures = {
+        "composites on nine colours, PSNR dB": on_nine_colours(psnr, ours, theirs),
+        "composites on nine colours, SSIM": on_nine_colours(ssim, ours, theirs),
+        "soft alpha, SAD (thousands)": soft_sad(ours, theirs),
+        "soft alpha, MSE": soft_mse(ours, theirs),
+        "alpha, gradient error (thousands)": gradient_error(ours, theirs),
+    }
+    if perceptual is not None:
+        figures["composites on nine colours, LPIPS"] = on_nine_colours(perceptual, ours, theirs)
+    return {f"{name} {FIELD_MARK}": value for name, value in figures.items()}
+
+
+def perceptual_distance() -> Distance | None:
+    """LPIPS of the package `lpips`, where it and the weights of its network are at hand without a download."""
+    try:
+        from lpips import LPIPS
+        from torch.hub import get_dir
+    except ImportError:
+        return None
+    if not any(Path(get_dir(), "checkpoints").glob("alexnet-*.pth")):
+        return None
+    network = LPIPS(net="alex", verbose=False).eval()
+
+    @torch.no_grad()
+    def distance(ours: Tensor, theirs: Tensor) -> float:
+        return float(network(ours, theirs, normalize=True).mean())
+
+    return distance
 
 
 def other_figures(family: Family, data: Path) -> dict[str, float]:
     """RGBA reconstruction of pictures of another style than any that was trained on, where that set was built."""
     if not (data / OTHER_STYLE / "index.json").exists():
         return {}
-    rgba = icons_tensor(IconSet.load(data / OTHER_STYLE)).float() / 255
-    found = family.decode(family.encode(rgba))
+    rgba = held_out(family, data / OTHER_STYLE, 300)
+    found = family.round_trip(rgba)
     return {
         "another style: composites, PSNR dB": composite_psnr(found, rgba),
         "another style: alpha MAE": alpha_error(found, rgba),
     }
 
 
+def soft_figures(family: Family, count: int = 24) -> dict[str, float]:
+    """Alpha where it is soft, by the kind of matter; and of fine matter on clear ground."""
+    figures: dict[str, float] = {}
+    for kind in (*TRANSLUCENT, *fine.FINE):
+        true = rounded(fine.fine_set(kind, family.size, count, seed=14))
+        found = family.round_trip(true)
+        name = f"{kind.__name__.replace('_', ' ')}, {family.size} px"
+        if kind in TRANSLUCENT:
+            figures[f"{name}: alpha MAE where soft"] = float(soft_error(found[:, 3:], true[:, 3:], SOFT_MARGIN))
+            continue
+        drawn = (true[:, 3:] > SOFT_MARGIN).float()
+        errors = (found[:, 3:] - true[:, 3:]).abs()
+        figures[f"{name}: alpha MAE on the strokes"] = float((errors * drawn).sum() / drawn.sum())
+        figures[f"{name}: alpha MAE of the picture"] = float(errors.mean())
+    return figures
+
+
 GROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5), "green": (0.0, 0.8, 0.0)}
 
 
-def cutout_figures(family: Family, size: int = 128, count: int = 24, package: Path | None = None) -> dict[str, float]:
+def cutout_figures(family: Family, count: int = 24, package: Path | None = None) -> dict[str, float]:
     """Alpha in soft regions: ours against cutting the same pictures out of plain grounds.
 
     The rivals get the pictures in two ways: as the family's plain VAE gives them, which is what a user of the base
@@ -72,56 +160,60 @@ def cutout_figures(family: Family, size: int = 128, count: int = 24, package: Pa
 
     package: the unpacked npm package of a background-removal network, to compare with that too.
     """
-    soft = translucent(torch.Generator().manual_seed(12), size, count)
+    soft = rounded(translucent(torch.Generator().manual_seed(12), family.size, count))
 
     def error(alpha: Tensor) -> float:
-        return float(soft_error(alpha, soft[:, 3:], margin=0.05))
+        return float(soft_error(alpha, soft[:, 3:], SOFT_MARGIN))
 
-    figures = {"soft regions alpha MAE: ours": error(family.decode(family.encode(soft))[:, 3:])}
+    figures = {"soft regions alpha MAE: ours": error(family.round_trip(soft)[:, 3:])}
     removal = None if package is None else RemovalNetwork.from_package(package)
     found: dict[str, list[float]] = {}
     for colour in GROUNDS.values():
         ground = torch.tensor(colour)[None, :, None, None]
         true = over(soft, ground)
-        for kind, shown in (("", family.pixels(encode(family.vae, true))), (", undamaged pictures", true)):
-            alphas = {"colour key": colour_key(shown, ground), "GrabCut": grab_cut(shown)}
+        for kind, picture in (("", family.plain(true)), (", undamaged pictures", true)):
+            alphas = {"colour key": colour_key(picture, ground), "GrabCut": grab_cut(picture)}
             if removal is not None:
-                alphas["background-removal network"] = removal(shown)
+                alphas["background-removal network"] = removal(picture)
             for name, alpha in alphas.items():
                 found.setdefault(f"soft regions alpha MAE: {name}{kind}", []).append(error(alpha))
     return figures | {name: min(errors) for name, errors in found.items()}
 
 
-def features(rgba: Tensor) -> Tensor:
-    """A small description of RGBA pictures: colour on grey and alpha at 16x16, [N, 1024]."""
-    return F.adaptive_avg_pool2d(torch.cat([premultiply_grey(rgba), rgba[:, 3:]], dim=1), 16).flatten(1)
-
-
 def text_figures(family: Family, data: Path | None, seeds: int = 4, sheet: Path | None = None) -> dict[str, float]:
-    """Text to RGBA over all subjects: clean borders, a subject, and (with a data set) the right one."""
-    unet = family.unet("transparent_attn")
-    subjects = family.subjects
-    made = torch.stack([family.generate(subjects, seed=seed, unet=unet) for seed in range(seeds)])
-    flat = made.flatten(0, 1)
-    alpha = flat[:, 3]
+    """Text to RGBA over all subjects: clean borders, a subject, unlike seeds, and (with a data set) the right one."""
+    subjects = list(family.subjects)
+    made = torch.stack(
+        [family.generate(subject, batch=seeds)["foreground"] for subject in shown(subjects, "subjects")], dim=1
+    )
+    alpha = made[:, :, 3].flatten(0, 1)
     inner = torch.zeros_like(alpha[0], dtype=torch.bool)
     inner[BORDER:-BORDER, BORDER:-BORDER] = True
     mean = alpha.mean((1, 2))
     figures = {
         "clean border, share": float((alpha[:, ~inner].mean(1) < 0.05).float().mean()),
         "a subject, share": float(((mean > 0.05) & (mean < 0.9)).float().mean()),
+        "distance between seeds of a subject": spread_of_seeds(made),
     }
     if data is not None:
-        known = IconSet.load(data, style="3d").only([name.replace(" ", "-") for name in subjects])
-        truth = icons_tensor(known).float() / 255
-        both = torch.stack([torch.cdist(features(flat), features(t)) for t in (truth, truth.flip(-1))]).amin(0)
-        ranks = both.argsort(dim=1)
-        right = torch.arange(len(subjects)).repeat(seeds)[:, None]
-        figures["the right subject first, share"] = float((ranks[:, :1] == right).float().mean())
-        figures["the right subject in the first five, share"] = float((ranks[:, :5] == right).any(1).float().mean())
+        figures |= _recognised(made, subjects, data)
     if sheet is not None:
         contact_sheet(made[0], sheet)
     return figures
+
+
+def _recognised(made: Tensor, subjects: list[str], data: Path) -> dict[str, float]:
+    """How often the nearest of the trained pictures is the one that was asked for."""
+    known = IconSet.load(data, style="3d").only([name.replace(" ", "-") for name in subjects])
+    truth = icons_tensor(known).float() / 255
+    described = features(made.flatten(0, 1))
+    both = torch.stack([torch.cdist(described, features(t)) for t in (truth, truth.flip(-1))]).amin(0)
+    ranks = both.argsort(dim=1)
+    right = torch.arange(len(subjects)).repeat(len(made))[:, None]
+    return {
+        "the right subject first, share": float((ranks[:, :1] == right).float().mean()),
+        "the right subject in the first five, share": float((ranks[:, :5] == right).any(1).float().mean()),
+    }
 
 
 def contact_sheet(rgba: Tensor, path: Path, count: int = 64, columns: int = 16) -> None:
@@ -133,47 +225,12 @@ def contact_sheet(rgba: Tensor, path: Path, count: int = 64, columns: int = 16) 
     save_grid(path, list(over(chosen, board).split(columns)))
 
 
-def layer_figures(family: Family, data: Path, count: int = 48) -> dict[str, float]:
-    """What the condition methods keep and find, on subjects in scenes."""
-    subjects = family.subjects[:: max(1, len(family.subjects) // count)][:count]
-    rgba = icons_tensor(IconSet.load(data, style="3d").only([s.replace(" ", "-") for s in subjects])).float() / 255
-    generator = torch.Generator().manual_seed(21)
-    kinds = [list(BACKGROUNDS)[row % len(BACKGROUNDS)] for row in range(len(rgba))]
-    scenes = torch.stack([background(generator, rgba.shape[-1], kind) for kind in kinds])
-    blends = over(rgba, scenes)
-    latents: dict[str, Tensor] = {
-        "fg": encode(family.vae, premultiply_grey(rgba)),
-        "bg": encode(family.vae, scenes),
-        "blend": encode(family.vae, blends),
-    }
-    both = [f"{subject}, {kind} background" for subject, kind in zip(subjects, kinds, strict=True)]
-
-    def run(method: str, prompts: list[str]) -> Tensor:
-        conditions = [latents[name] * family.scale for name in RECIPES[method].conditions]
-        return conditioned_sample(family.unet(method), family.text, prompts, conditions) / family.scale
-
-    figures: dict[str, float] = {}
-    if family.has("bg2ble"):
-        made = family.pixels(run("bg2ble", both))
-        # A subject stands where its own picture does, or mirrored; all else, less a few pixels around it, has to stay.
-        subject = torch.maximum(rgba[:, 3:], rgba[:, 3:].flip(-1)).gt(0.02).float()
-        outside = 1 - F.max_pool2d(subject, 13, stride=1, padding=6)
-        figures["bg2ble: background outside the subject, PSNR dB"] = psnr(made, scenes, outside)
-        figures["bg2ble: share of pixels outside"] = float(outside.mean())
-    if family.has("fg2ble"):
-        inside = (rgba[:, 3:] > 0.99).float()
-        figures["fg2ble: foreground inside, PSNR dB"] = psnr(family.pixels(run("fg2ble", both)), blends, inside)
-    if family.has("bgble2fg"):
-        alpha = family.decode(run("bgble2fg", subjects))[:, 3:]
-        figures["bgble2fg: alpha MAE"] = float((alpha - rgba[:, 3:]).abs().mean())
-    if family.has("fgble2bg"):
-        made = family.pixels(run("fgble2bg", [f"{kind} background" for kind in kinds]))
-        figures["fgble2bg: background, PSNR dB"] = psnr(made, scenes)
-    few = slice(0, 16)
-    return figures | sharing_figures(family, subjects[few], kinds[few], rgba[few], scenes[few])
-
-
-def table(figures: dict[str, Any]) -> str:
-    """A Markdown table of figures."""
+def table(figures: Mapping[str, float], about: str) -> str:
+    """A Markdown table of figures, and what must not be compared with them. about: the pictures, in words."""
     rows = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
-    return "\n".join(["| figure | measured |", "|---|---|", *rows])
+    notes: list[str] = []
+    if any(name.endswith(FIELD_MARK) for name in figures):
+        notes += ["", f"{FIELD_MARK} As the field measures, but on {about}: not to be compared with figures on others."]
+        if not any("LPIPS" in name for name in figures):
+            notes.append("LPIPS is left out: no package at hand carries its weights.")
+    return "\n".join(["| figure | measured |", "|---|---|", *rows, *notes])

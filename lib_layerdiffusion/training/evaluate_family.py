@@ -1,132 +1,109 @@
-"""An exported family in memory, and the measures that its figures are made of."""
+"""A family as its users have it: every figure is measured through an engine, with its defaults."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
-from lib_layerdiffusion.errors import InputError
-from lib_layerdiffusion.networks.transparent_decoder import TransparentDecoder
-from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
-from lib_layerdiffusion.training.base import TextSide, sample_latents
-from lib_layerdiffusion.training.layers import RECIPES, widen
-from lib_layerdiffusion.training.synthesis import premultiply_grey
-from lib_layerdiffusion.unet.injection import WeightOffsets
-from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
+from lib_layerdiffusion.transparency import LatentTransparency
 
-NINE_COLOURS = [(v, v, v) for v in (0.0, 0.5, 1.0)] + [
-    (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (0.0, 1.0, 1.0), (1.0, 0.0, 1.0)
-]  # fmt: skip
+Item = TypeVar("Item")
 
 
-def psnr(ours: Tensor, theirs: Tensor, where: Tensor | None = None) -> float:
-    """Mean over pictures of the peak signal-to-noise ratio in dB, values in [0, 1], optionally inside a mask."""
-    weight = torch.ones_like(theirs) if where is None else where.expand_as(theirs)
-    error = ((ours - theirs) ** 2 * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1)
-    return float((-10 * torch.log10(error.clamp_min(1e-10))).mean())
+class Engine(Protocol):
+    """What measuring needs of an engine; `LayerDiffusion` is one, and says what each of these does."""
 
-
-def over(rgba: Tensor, scene: Tensor) -> Tensor:
-    """Composite straight RGBA [N, 4, H, W] over [N, 3, H, W] or a colour that broadcasts."""
-    return scene + (rgba[:, :3] - scene) * rgba[:, 3:]
-
-
-def composite_psnr(ours: Tensor, theirs: Tensor) -> float:
-    """PSNR of composites, mean over nine background colours."""
-    colours = [torch.tensor(colour)[None, :, None, None] for colour in NINE_COLOURS]
-    return sum(psnr(over(ours, c), over(theirs, c)) for c in colours) / len(colours)
-
-
-@dataclass
-class Family:
-    """An exported family in memory, as its users get it."""
-
-    folder: Path
-    vae: nn.Module
-    text: TextSide
-    encoder: TransparentEncoder
-    decoder: TransparentDecoder
-    scale: float
-
-    @classmethod
-    def load(cls, folder: Path) -> "Family":
-        """Read a family from a diffusers folder with a `layers` folder inside.
-
-        Raises:
-            InputError: there is none.
-        """
-        from diffusers import AutoencoderKL
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        layers = folder / "layers"
-        if not (layers / "vae_transparent_decoder.safetensors").exists():
-            raise InputError(f"There is no exported family in {folder}; run `layerdiffusion train export` first.")
-        encoder = load_file(layers / "vae_transparent_encoder.safetensors")
-        decoder = load_file(layers / "vae_transparent_decoder.safetensors")
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").float().eval()
-        text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").float().eval()
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        return cls(
-            folder, vae, TextSide(tokenizer, text),
-            TransparentEncoder.from_state_dict({key: value.float() for key, value in encoder.items()}),
-            TransparentDecoder.from_state_dict({key: value.float() for key, value in decoder.items()}),
-            float(vae.config.scaling_factor),
-        )  # fmt: skip
+    host: Any
+    store: Any
 
     @property
-    def subjects(self) -> list[str]:
-        """The subjects that the family knows."""
-        return (self.folder / "subjects.txt").read_text().split("\n")[:-1]
+    def methods(self) -> Sequence[Any]: ...
 
-    def unet(self, method: str | None = None) -> nn.Module:
-        """The base UNet, with a layer file merged in where a method is named."""
-        from diffusers import UNet2DConditionModel
+    def encode(self, picture: object) -> Tensor: ...
 
-        unet = UNet2DConditionModel.from_pretrained(self.folder, subfolder="unet").float().eval()
-        if method is not None:
-            recipe = RECIPES[method]
-            offsets = WeightOffsets.from_state_dict(load_file(self.folder / "layers" / f"{recipe.file}.safetensors"))
-            if recipe.conditions:
-                widen(unet, 4 * (1 + len(recipe.conditions)))
-            parameters = dict(unet.named_parameters())
-            ours = {theirs: name for name, theirs in diffusers_to_ldm(unet.config).items()}
-            with torch.no_grad():
-                for key, patch in offsets.items():
-                    parameters[ours[key]].copy_(patch.merge(parameters[ours[key]], 1.0))
-        return unet.requires_grad_(requires_grad=False)
+    def decode(self, latent: Tensor, passes: int | None = None) -> Image.Image: ...
+
+    def generate(self, prompt: str, **arguments: Any) -> Any: ...
+
+
+def as_pictures(batch: Tensor) -> list[np.ndarray]:
+    """[N, C, H, W] in [0, 1] -> N uint8 [H, W, C], as files hold them."""
+    return [np.ascontiguousarray(item) for item in (batch * 255).round().byte().permute(0, 2, 3, 1).numpy()]
+
+
+def as_batch(pictures: Iterable[Any]) -> Tensor:
+    """Pillow pictures or arrays of one size -> [N, C, H, W] in [0, 1]."""
+    arrays = [torch.from_numpy(np.array(picture)) for picture in pictures]
+    return torch.stack(arrays).permute(0, 3, 1, 2).float() / 255
+
+
+def shown(items: Sequence[Item], about: str) -> Iterable[Item]:
+    """`items`, with a bar on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=about, disable=None, leave=False)
+
+
+@dataclass(frozen=True)
+class Family:
+    """An engine on a family, and the subjects that it knows. passes: of decoding; None for the family's own number."""
+
+    engine: Engine
+    subjects: Sequence[str]
+    passes: int | None = None
+
+    @property
+    def size(self) -> int:
+        """The side of its pictures in pixels."""
+        return int(self.engine.host.default_size)
 
     def has(self, method: str) -> bool:
-        """Whether the family ships this method's file."""
-        return (self.folder / "layers" / f"{RECIPES[method].file}.safetensors").exists()
+        """Whether it has the file of a method, by its short name."""
+        return any(self.engine.store.find(row.weights) for row in self.engine.methods if row.name == method)
 
-    @torch.no_grad()
-    def encode(self, rgba: Tensor, *, offset: bool = True) -> Tensor:
-        """VAE-scale latent of straight RGBA [N, 4, H, W], with or without the transparency offset."""
-        parts: list[Tensor] = []
-        for part in rgba.split(32):
-            posterior = self.vae.encode(premultiply_grey(part) * 2 - 1).latent_dist
-            change = self.encoder(torch.cat([part[:, 3:], part[:, :3]], dim=1)) if offset else 0
-            parts.append(posterior.mean + posterior.std * change)
-        return torch.cat(parts)
+    def encode(self, rgba: Tensor) -> Tensor:
+        """Latents [N, 4, h, w] in the VAE's scale of straight RGBA [N, 4, H, W], alpha hidden inside."""
+        return torch.cat([self.engine.encode(picture) for picture in as_pictures(rgba)])
 
-    @torch.no_grad()
-    def pixels(self, latent: Tensor) -> Tensor:
-        """The plain VAE's picture [N, 3, H, W] in [0, 1] of a VAE-scale latent."""
-        return torch.cat([(self.vae.decode(part).sample / 2 + 0.5).clamp(0, 1) for part in latent.split(32)])
+    def encode_plain(self, rgba: Tensor) -> Tensor:
+        """The same without the transparency offset."""
+        host = self.engine.host
+        return torch.cat([host.encode_start(picture, None) for picture in as_pictures(rgba)]) / host.scaling
 
-    @torch.no_grad()
-    def decode(self, latent: Tensor, *, see_latent: bool = True) -> Tensor:
-        """Straight RGBA [N, 4, H, W] of a VAE-scale latent, one pass; without the latent D sees the picture alone."""
-        seen = latent if see_latent else torch.zeros_like(latent)
-        parts = [
-            self.decoder(self.pixels(part), beside).clamp(0, 1)
-            for part, beside in zip(latent.split(32), seen.split(32), strict=True)
-        ]
-        return torch.cat([torch.cat(parts)[:, 1:], torch.cat(parts)[:, :1]], dim=1)
+    def decode(self, latents: Tensor, passes: int | None = None) -> Tensor:
+        """Straight RGBA [N, 4, H, W] of latents in the VAE's scale."""
+        count = passes or self.passes
+        return as_batch(self.engine.decode(latent[None], passes=count) for latent in latents)
 
-    def generate(self, prompts: list[str], *, seed: int = 0, steps: int = 10, unet: nn.Module | None = None) -> Tensor:
-        """RGBA pictures of prompts, with the `transparent` layer unless a UNet is given."""
-        unet = unet or self.unet("transparent_attn")
-        return self.decode(sample_latents(unet, self.text, prompts, steps=steps, seed=seed) / self.scale)
+    def decode_blind(self, latents: Tensor) -> Tensor:
+        """The same where D sees the picture alone, its latent zeroed."""
+        host = self.engine.host
+        networks = LatentTransparency(decoder=host.placed(self.engine.store.decoder(host.family())))
+        pixels = self.pixels(latents)
+        return networks.decode(pixels, torch.zeros_like(latents), self.passes or host.decode_passes)
+
+    def round_trip(self, rgba: Tensor) -> Tensor:
+        """Pictures encoded and decoded again."""
+        return self.decode(self.encode(rgba))
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """The plain VAE's pictures [N, 3, H, W] of latents in the VAE's scale."""
+        return self.engine.host.decode_latents(latents * self.engine.host.scaling)
+
+    def plain(self, shown_: Tensor) -> Tensor:
+        """What the plain VAE makes of opaque pictures [N, 3, H, W]."""
+        host = self.engine.host
+        return host.decode_latents(torch.cat([host.encode_pixels(part) for part in shown_.split(1)]))
+
+    def generate(
+        self, prompt: str, method: str = "transparent", *, seed: int = 0, batch: int = 1, **given: Any
+    ) -> Mapping[str, Tensor]:
+        """Layers by their names, [batch, 3 or 4, H, W] each, with the engine's defaults for all that is not given."""
+        if self.passes is not None:
+            given["decode_passes"] = self.passes
+        images = self.engine.generate(prompt, method=method, seed=seed, batch=batch, **given).images
+        return {str(layer): as_batch(image.layers[layer] for image in images) for layer in images[0].layers}

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from lib_layerdiffusion.training.data import IconSet
-from lib_layerdiffusion.training.evaluate_family import composite_psnr
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, averaged
 from lib_layerdiffusion.training.losses import LossWeights, soft_error
+from lib_layerdiffusion.training.measures import composite_psnr
 from lib_layerdiffusion.training.synthesis import translucent
 from lib_layerdiffusion.training.vae import icons_tensor
 

