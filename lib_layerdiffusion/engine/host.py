@@ -30,8 +30,9 @@ class SamplingHost(Protocol):
     """One loaded model, and how it samples.
 
     families: what it answers to, the first is the default. name: for infotext. source: in words, for people. steps,
-    guidance: the model's defaults. subjects: what a small model can be asked for, empty for one that knows everything.
-    words: all words that a small model knows, in small letters.
+    guidance, decode_passes: the model's defaults. sizes: the only ones (width, height) that it makes; empty for any.
+    subjects: what a small model can be asked for, empty for one that knows everything. words: all words that a small
+    model knows, in small letters.
     """
 
     families: tuple[Family, ...]
@@ -39,6 +40,8 @@ class SamplingHost(Protocol):
     source: str
     steps: int
     guidance: float
+    decode_passes: int
+    sizes: tuple[tuple[int, int], ...]
     subjects: tuple[str, ...]
     words: frozenset[str]
 

@@ -18,7 +18,7 @@ from lib_layerdiffusion.engine.chains import TO_BACKGROUND, TO_FOREGROUND, Words
 from lib_layerdiffusion.engine.choices import Choices, lists_choices
 from lib_layerdiffusion.engine.host import PromptEmbedding, SamplingHost
 from lib_layerdiffusion.engine.latents import check_latent
-from lib_layerdiffusion.engine.request import PictureRequest, Progress, build_request, check_size
+from lib_layerdiffusion.engine.request import PictureRequest, Progress, build_request, check_known_size, check_size
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.engine.vocabulary import unknown_note, unknown_words
 from lib_layerdiffusion.errors import InputError, ModelError, within_memory
@@ -128,6 +128,7 @@ class Engine:
     def _run(self, request: PictureRequest) -> Result:
         settings, method = request.settings, request.settings.method
         self.host.check(method.family, method.label)
+        check_known_size(request.width, request.height, self.host.sizes)
         timings: dict[str, float] = {}
         with _timed(timings, "load"):
             weights = self.store.layer(method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -124,12 +125,14 @@ _PASSED_ON = tuple(row.name for row in FIELDS if row.attribute in Choices.__anno
 class Defaults(Protocol):
     """What a model says for arguments that are left out.
 
-    decode_passes: with how many its decoder does best. default_size: a side in pixels.
+    decode_passes: with how many its decoder does best. sizes: the only ones (width, height) that it makes; empty where
+    it makes any. default_size: a side in pixels.
     """
 
     steps: int
     guidance: float
     decode_passes: int
+    sizes: tuple[tuple[int, int], ...]
 
     @property
     def default_size(self) -> int:
@@ -179,7 +182,7 @@ def build_request(
     given = {name: read_value(name, value) for name, value in plain.items() if name in VALUES}
     settings = layer_settings(method, choices, defaults)
     init = optional_picture(choices.get("init_image"), "init")
-    width, height = _size(size, init, defaults.default_size)
+    width, height = _size(size, init, defaults)
 
     def chosen(name: str, default: Any) -> Any:
         value = given.get(name)
@@ -210,18 +213,31 @@ def _mapping(name: str, value: object) -> Mapping[Any, Any]:
     return cast("Mapping[Any, Any]", value or {})
 
 
-def _size(size: object, init: Picture | None, default: int) -> tuple[int, int]:
+def _size(size: object, init: Picture | None, defaults: Defaults) -> tuple[int, int]:
     if size is not None:
         width, height = parse_size(size)
     elif init is not None:
         height, width = (side - side % LATENT_FACTOR for side in init.shape[:2])
+        if defaults.sizes:
+            shape = math.log(width / height)
+            width, height = min(defaults.sizes, key=lambda known: abs(math.log(known[0] / known[1]) - shape))
     else:
-        width = height = default
+        width = height = defaults.default_size
     check_size(width, height)
     return width, height
 
 
 _ANY_SIDE = kinds.whole(0, 10**12)
+
+
+def check_known_size(width: int, height: int, sizes: tuple[tuple[int, int], ...]) -> None:
+    """Raise SettingsError where a model makes some sizes only and this is none of them.
+
+    A small model gives nonsense at any size that it was not trained on, and the user could not know why.
+    """
+    if sizes and (width, height) not in sizes:
+        known = " or ".join(f"{known[0]}x{known[1]}" for known in sizes)
+        raise SettingsError(f"This model makes pictures of {known} only, not of {width}x{height}: choose that size.")
 
 
 def read_value(name: str, raw: object) -> Any:

@@ -60,7 +60,7 @@ def write_layer(layer: LayerStage | SharingStage, folder: Path) -> None:
     save_file(layer.published(), folder / f"{layer.recipe.file}.safetensors")
 
 
-def write_card(target: Path, subjects: Iterable[str]) -> None:
-    """Write what the family knows and how it is best run."""
+def write_card(target: Path, subjects: Iterable[str], size: int) -> None:
+    """Write what the family knows, how it is best run, and that it makes pictures of its own size only."""
     (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in subjects))
-    (target / "layerdiffusion.json").write_text(json.dumps(CARD, indent=2) + "\n")
+    (target / "layerdiffusion.json").write_text(json.dumps({**CARD, "sizes": [[size, size]]}, indent=2) + "\n")

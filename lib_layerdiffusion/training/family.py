@@ -176,4 +176,4 @@ class Workshop:
         if self.pipeline is None:
             unet, text, scale = self.base()
             export.write_pipeline(target, self.vae(), unet, text, scale)
-            export.write_card(target, self.subjects)
+            export.write_card(target, self.subjects, 8 * unet.config.sample_size)

@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+import json
+
 import numpy as np
 import torch
 from PIL import Image
@@ -415,6 +417,19 @@ class TestSources:
         own, two, eight = (pixels(engine.decode(latent, **passes)) for passes in ({}, {"passes": 2}, {"passes": 8}))
         assert (own == two).all()
         assert (own != eight).any()
+
+    def test_a_family_of_one_size_refuses_others_and_fits_init_pictures(self, tmp_path):
+        card = write_family(tmp_path) / "layerdiffusion.json"
+        card.write_text(json.dumps({"steps": 1, "guidance": 1, "sizes": [[64, 64], [64, 96]]}))
+        engine = LayerDiffusion.from_checkpoint(tmp_path, device="cpu")
+        with pytest.raises(SettingsError, match="64x64 or 64x96 only, not of 72x64"):
+            engine.generate("an apple", size=(72, 64))
+        assert engine.generate("an apple", seed=1, size=(64, 96)).images[0].rgba.size == (64, 96)
+        assert engine.generate("an apple", seed=1, init_image=picture(300, 200), strength=1.0).images[0].rgba.size == (
+            64,
+            96,
+        )
+        assert engine.encode(picture(80, 72)).shape == (1, 4, 10, 9)
 
     def test_without_a_bundled_family_it_says_that_weights_are_random(self, monkeypatch):
         monkeypatch.setattr("lib_layerdiffusion.hosts.diffusers.sources.bundled_family", lambda: None)

@@ -93,7 +93,9 @@ def test_pictures_of_another_size_are_refused(data):
 
 def test_subjects_are_asked_for_by_their_names(data):
     rgba = np.load(data / "rgba.npy")
-    engine = PerfectEngine({name: {"foreground": Image.fromarray(rgba[row])} for row, name in enumerate(("fox", "owl"))})
+    engine = PerfectEngine(
+        {name: {"foreground": Image.fromarray(rgba[row])} for row, name in enumerate(("fox", "owl"))}
+    )
     figures = evaluate.text_figures(Family(engine, ("fox", "owl")), data, seeds=3)
     assert [call[:4] for call in engine.calls] == [("fox", "transparent", 0, 3), ("owl", "transparent", 0, 3)]
     assert all(call[4] == {} for call in engine.calls)

@@ -35,7 +35,8 @@ class ModelCard:
     """What is known of a model beside its weights.
 
     name: for infotext. source: in words, for people. families: see `DiffusersHost`. steps, guidance: its defaults.
-    decode_passes: with how many its transparency decoder does best; the published ones with eight.
+    decode_passes: with how many its transparency decoder does best; the published ones with eight. sizes: the only
+    ones (width, height) that it makes; empty where it makes any.
     subjects: what a small model was trained on, empty for one that knows everything. words: that it knows beside them.
     """
 
@@ -45,6 +46,7 @@ class ModelCard:
     steps: int = 25
     guidance: float = 7.0
     decode_passes: int = 8
+    sizes: tuple[tuple[int, int], ...] = ()
     subjects: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -72,6 +74,7 @@ class EngineHost(DiffusersHost):
         self.steps, self.guidance, self.decode_passes = card.steps, card.guidance, card.decode_passes
         self.subjects = card.subjects
         self.words = words_in((*card.subjects, *card.words)) if card.subjects else frozenset[str]()
+        self.sizes = card.sizes
         self._offload, self._exact = offload, exact
         self._scheduler = pipeline.scheduler
         self._kept: _KeptPatch | None = None
