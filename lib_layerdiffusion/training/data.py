@@ -213,6 +213,11 @@ class IconSet:
         rgba = np.load(folder / "rgba.npy", mmap_mode="r")[rows]
         return cls(rgba, tuple(index[row]["name"] for row in rows), tuple(index[row]["style"] for row in rows))
 
+    def of_style(self, style: str) -> "IconSet":
+        """Keep one style."""
+        rows = [row for row, other in enumerate(self.styles) if other == style]
+        return IconSet(self.rgba[rows], tuple(self.names[r] for r in rows), (style,) * len(rows))
+
     def only(self, names: list[str]) -> "IconSet":
         """Keep the pictures with these names, in the order of `names`; a name without picture is refused.
 
