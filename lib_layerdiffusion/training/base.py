@@ -9,25 +9,23 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.networks.sharing_run import attend
-from lib_layerdiffusion.training.data import IconSet
-from lib_layerdiffusion.training.loop import device_of
+from lib_layerdiffusion.training.loop import device_of, fastest_device
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
-from lib_layerdiffusion.training.text import demo_words, new_text_encoder, prompt, write_tokenizer
-from lib_layerdiffusion.training.vae import icons_tensor, save_grid
+from lib_layerdiffusion.training.text import new_text_encoder, prompt, write_tokenizer
+from lib_layerdiffusion.training.vae import save_grid
+from lib_layerdiffusion.training.variety import Depictions
 
 UNET_CONFIG: dict[str, Any] = {
-    "sample_size": 16,
     "in_channels": 4,
     "out_channels": 4,
-    "block_out_channels": (64, 96, 96),
     "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "cross_attention_dim": 128,
     # In UNet2DConditionModel this is the number of heads, whatever its name says.
     "attention_head_dim": 4,
     "norm_num_groups": 8,
 }
+LARGE_SIDE = 256
+"""From this side on the UNet has a thin level without attention on top."""
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -42,15 +40,24 @@ SCHEDULER: dict[str, Any] = {
 }
 EMPTY_TEXT_SHARE = 0.1
 SCENE_SHARE = 0.07
-# How often each variant of `augmented` is drawn: as it is, mirrored, shifted, both.
-VARIANT_SHARES = (0.6, 0.2, 0.2, 0.0)
+BLENDED_SHARE = 0.25
+"""For how many of the pictures there is one in a scene as well."""
 
 
-def new_unet(in_channels: int = 4) -> nn.Module:
-    """A fresh small UNet2DConditionModel."""
+def new_unet(size: int = 128) -> nn.Module:
+    """A fresh small UNet2DConditionModel for pictures of `size` pixels a side.
+
+    Attention always sees 16x16 and 8x8 positions of a picture of 128 or 256 pixels. At 256 a level of half the width on
+    top makes a step five times as fast as the same three levels would be, and hardly slower than at 128.
+    """
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(**{**UNET_CONFIG, "in_channels": in_channels})
+    widths, down = (64, 96, 96), ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+    if size >= LARGE_SIDE:
+        widths, down = (32, *widths), ("DownBlock2D", *down)
+    up = tuple(kind.replace("Down", "Up") for kind in reversed(down))
+    levels = {"block_out_channels": widths, "down_block_types": down, "up_block_types": up}
+    return UNet2DConditionModel(**UNET_CONFIG, **levels, sample_size=size // 8)
 
 
 def new_scheduler() -> Any:
@@ -58,18 +65,6 @@ def new_scheduler() -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(**SCHEDULER)
-
-
-def shifted(rgba: Tensor, dy: int, dx: int) -> Tensor:
-    """Move pictures by whole pixels; the margin wraps only transparency and padding."""
-    return rgba.roll((dy, dx), dims=(-2, -1))
-
-
-def augmented(icons: Tensor) -> tuple[Tensor, Tensor]:
-    """Each icon as drawn, mirrored, and a little shifted: ([N*4, 4, S, S] float, [N*4] row of the icon)."""
-    straight = icons.float() / 255
-    variants = [straight, straight.flip(-1), shifted(straight, 0, 4), shifted(straight.flip(-1), 0, -4)]
-    return torch.cat(variants), torch.arange(len(icons)).repeat(len(variants))
 
 
 class PreciseAttention:
@@ -102,9 +97,21 @@ class PreciseAttention:
 
 @torch.no_grad()
 def encode(vae: nn.Module, pictures: Tensor) -> Tensor:
-    """VAE means of pictures in [0, 1], in small batches."""
-    means = [vae.encode(part * 2 - 1).latent_dist.mean.float() for part in pictures.split(32)]
+    """VAE means, on the CPU, of pictures [N, 3, H, W] in [0, 1], in small batches."""
+    means = [vae.encode(part.to(device_of(vae)) * 2 - 1).latent_dist.mean.float().cpu() for part in pictures.split(16)]
     return torch.cat(means)
+
+
+def encode_on_grey(vae: nn.Module, rgba: Tensor) -> Tensor:
+    """VAE means of straight RGBA uint8 [N, 4, H, W] shown on mid-grey."""
+    return torch.cat([encode(vae, premultiply_grey(part.float() / 255)) for part in rgba.split(64)])
+
+
+def in_scene(rgba: Tensor, kind: str, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A straight RGBA picture uint8 [4, S, S] in a new scene of a kind: (background, blended), [3, S, S] in [0, 1]."""
+    picture = rgba.float() / 255
+    scene = background(generator, rgba.shape[-1], kind)
+    return scene, scene + (picture[:3] - scene) * picture[3:]
 
 
 def velocity_loss(
@@ -132,16 +139,19 @@ class TextSide:
 
     def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder
+        self._tokens: dict[str, Tensor] = {}
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        return self.encoder(tokens.input_ids.to(device_of(self.encoder)))[0]
+        ids = torch.stack([self._ids(text) for text in prompts])
+        return self.encoder(ids.to(device_of(self.encoder)))[0]
+
+    def _ids(self, text: str) -> Tensor:
+        """Token ids [L]; training has few different prompts, and CLIP's tokenizer is slow Python."""
+        if text not in self._tokens:
+            limit = self.tokenizer.model_max_length
+            found = self.tokenizer(text, padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
+            self._tokens[text] = found.input_ids[0]
+        return self._tokens[text]
 
     def bound(self, unet: nn.Module) -> nn.Module:
         """A UNet that is called with what this text side gives."""
@@ -150,55 +160,55 @@ class TextSide:
 
 @torch.no_grad()
 def sample_latents(
-    unet: nn.Module, text: TextSide, prompts: Sequence[str], *, steps: int = 10, guidance: float = 3.0, seed: int = 0
+    unet: nn.Module, text: TextSide, prompts: Sequence[str], *, side: int, steps: int = 10, seed: int = 0
 ) -> Tensor:
-    """DDIM with classifier-free guidance; returns scaled latents [N, 4, S/8, S/8]."""
+    """DDIM with classifier-free guidance of 3; returns scaled latents [N, 4, side, side]."""
     scheduler = new_scheduler()
     scheduler.set_timesteps(steps)
-    side = UNET_CONFIG["sample_size"]
     latents = torch.randn(len(prompts), 4, side, side, generator=torch.Generator().manual_seed(seed))
     states = text([""] * len(prompts) + list(prompts))
     latents = latents.to(states.device)
     for time in scheduler.timesteps:
         without, with_text = unet(torch.cat([latents] * 2), time, states).sample.float().chunk(2)
-        latents = scheduler.step(without + guidance * (with_text - without), time, latents).prev_sample
+        latents = scheduler.step(without + 3 * (with_text - without), time, latents).prev_sample
     return latents
 
 
 class BaseStage:
-    """Trains UNet and text encoder together from nothing."""
+    """Trains UNet and text encoder together, on many pictures of each subject.
 
-    def __init__(self, data: Path, vae: nn.Module, subjects: tuple[str, ...], folder: Path) -> None:
+    words: what the tokenizer knows, see `text.vocabulary`. folder: where latents are kept, computed once.
+    """
+
+    def __init__(self, pictures: Depictions, vae: nn.Module, words: tuple[str, ...], folder: Path) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval()
-        self.subjects = subjects
-        self.unet = new_unet().to(memory_format=torch.channels_last)
+        self.unet = new_unet(pictures.rgba.shape[-1]).to(memory_format=torch.channels_last)
         self.unet.set_attn_processor(PreciseAttention())
-        tokenizer = write_tokenizer(folder / "tokenizer", tuple(dict.fromkeys((*subjects, *demo_words()))))
+        tokenizer = write_tokenizer(folder / "tokenizer", words)
         self.text = TextSide(tokenizer, new_text_encoder(tokenizer))
         self.modules = {"unet": self.unet, "text_encoder": self.text.encoder}
         self.frozen = (self.vae,)
-        icons = IconSet.load(data, style="3d").only(list(subjects))
-        self._encode(icons_tensor(icons), folder)
+        self._encode(pictures, folder)
         self.alphas = new_scheduler().alphas_cumprod
 
-    def _encode(self, icons: Tensor, folder: Path) -> None:
+    def _encode(self, pictures: Depictions, folder: Path) -> None:
         """Latents of subjects on grey and in scenes, computed once and kept beside the checkpoint."""
         cache = folder / "latents.pt"
         if not cache.exists():
-            rgba, rows = augmented(icons)
+            self.vae.to(fastest_device())
             generator = torch.Generator().manual_seed(1)
-            kinds = [pick(generator, len(BACKGROUNDS)) for _ in range(4 * len(rgba))]
-            scenes = torch.stack([background(generator, rgba.shape[-1], list(BACKGROUNDS)[kind]) for kind in kinds])
-            four = rgba.repeat(4, 1, 1, 1)
-            blends = scenes + (four[:, :3] - scenes) * four[:, 3:]
-            grey = encode(self.vae, premultiply_grey(rgba))
-            kept = {"grey": grey, "rows": rows, "blends": encode(self.vae, blends), "kinds": torch.tensor(kinds)}
-            kept["scale"] = 1 / grey.std()
+            rows = torch.randperm(len(pictures), generator=generator)[: max(1, int(len(pictures) * BLENDED_SHARE))]
+            kinds = [pick(generator, len(BACKGROUNDS)) for _ in rows]
+            scenes = zip(rows.tolist(), kinds, strict=True)
+            blends = [in_scene(pictures.rgba[row], list(BACKGROUNDS)[kind], generator)[1] for row, kind in scenes]
+            grey = encode_on_grey(self.vae, pictures.rgba)
+            kept = {"grey": grey, "words": list(pictures.words), "blends": encode(self.vae, torch.stack(blends))}
+            kept |= {"rows": rows, "kinds": torch.tensor(kinds), "scale": 1 / grey.std()}
             torch.save(kept, cache)
         kept = torch.load(cache, weights_only=True)
         self.scale = float(kept["scale"])
         self.grey, self.blends = kept["grey"] * self.scale, kept["blends"] * self.scale
-        self.rows, self.kinds = kept["rows"], kept["kinds"]
+        self.words, self.rows, self.kinds = kept["words"], kept["rows"], kept["kinds"]
 
     def rescale(self, scale: float) -> None:
         """Use another scaling factor than the one that follows from these pictures."""
@@ -211,21 +221,20 @@ class BaseStage:
         for chance in uniform(generator, batch).tolist():
             scene = None
             if chance < SCENE_SHARE:
-                row = pick(generator, len(self.blends))
-                latents.append(self.blends[row])
-                scene = list(BACKGROUNDS)[int(self.kinds[row])]
+                blend = pick(generator, len(self.blends))
+                latents.append(self.blends[blend])
+                row, scene = int(self.rows[blend]), list(BACKGROUNDS)[int(self.kinds[blend])]
             else:
-                variant = int(torch.multinomial(torch.tensor(VARIANT_SHARES), 1, generator=generator))
-                row = variant * len(self.subjects) + pick(generator, len(self.subjects))
+                row = pick(generator, len(self.grey))
                 latents.append(self.grey[row])
-            subject = self.subjects[int(self.rows[row % len(self.rows)])]
-            words = prompt(subject, generator, scene)
+            words = prompt(self.words[row], generator, scene)
             prompts.append("" if float(uniform(generator, 1)) < EMPTY_TEXT_SHARE else words)
         return velocity_loss(self.unet, self.alphas, torch.stack(latents), self.text(prompts), generator), {}
 
     def sample(self, path: Path) -> None:
-        """Twenty subjects, decoded by the plain VAE."""
-        chosen = self.subjects[:: max(1, len(self.subjects) // 20)][:20]
-        latents = sample_latents(self.unet, self.text, [s.replace("-", " ") for s in chosen])
-        decoded = self.vae.decode(latents / self.scale).sample / 2 + 0.5
+        """Twenty prompts, decoded by the plain VAE."""
+        known = list(dict.fromkeys(self.words))
+        chosen = known[:: max(1, len(known) // 20)][:20]
+        latents = sample_latents(self.unet, self.text, chosen, side=self.grey.shape[-1])
+        decoded = torch.cat([self.vae.decode(part / self.scale).sample for part in latents.split(4)]) / 2 + 0.5
         save_grid(path, list(decoded.split(10)))

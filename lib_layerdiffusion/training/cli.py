@@ -39,6 +39,8 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         stage.add_argument("--seed", type=int, default=0)
         stage.add_argument("--threads", type=int, default=2)
         stage.add_argument("--no-bf16", action="store_true", help="compute in single precision")
+        if name in ("base", "layer"):
+            stage.add_argument("--each", type=int, default=16, help="pictures of every subject")
         if name == "layer":
             stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
         stage.set_defaults(run=_run_stage, name=name)
@@ -60,7 +62,8 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 def _workshop(arguments: argparse.Namespace) -> Any:
     from lib_layerdiffusion.training.family import Workshop
 
-    return Workshop(arguments.data, arguments.runs, pipeline=arguments.pipeline, start=arguments.start)
+    each = {"each": arguments.each} if hasattr(arguments, "each") else {}
+    return Workshop(arguments.data, arguments.runs, pipeline=arguments.pipeline, start=arguments.start, **each)
 
 
 def _run_data(arguments: argparse.Namespace) -> int:

@@ -187,6 +187,17 @@ def _write(folder: Path, pictures: list[NDArray[np.uint8]], index: list[dict[str
     (folder / "index.json").write_text(json.dumps(index))
 
 
+def picture_size(folder: Path) -> int:
+    """Pixels a side of a built set's pictures.
+
+    Raises:
+        InputError: the set has not been built.
+    """
+    if not (folder / "rgba.npy").exists():
+        raise InputError(f"There is no data set in {folder}; run `layerdiffusion train data` first.")
+    return int(np.load(folder / "rgba.npy", mmap_mode="r").shape[1])
+
+
 @dataclass(frozen=True)
 class IconSet:
     """Icons in memory: `rgba` [N, S, S, 4] uint8 (padded colour, straight alpha), names and styles by row."""

@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training import export, pipelines, start
 from lib_layerdiffusion.training.base import BaseStage, PreciseAttention, TextSide, new_scheduler, new_unet
-from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.data import IconSet, picture_size
 from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents
 from lib_layerdiffusion.training.loop import CHECKPOINT, LoopSettings, Stage, TrainingLoop, load_average
+from lib_layerdiffusion.training.matter import MATTER_NAMES
 from lib_layerdiffusion.training.sharing import SHARING_RECIPES, SharingStage
-from lib_layerdiffusion.training.text import demo_subjects, demo_words, new_text_encoder, write_tokenizer
+from lib_layerdiffusion.training.text import demo_subjects, new_text_encoder, vocabulary, write_tokenizer
 from lib_layerdiffusion.training.transparency import TransparencyStage
-from lib_layerdiffusion.training.vae import VaeStage, icons_tensor, new_vae
+from lib_layerdiffusion.training.vae import VaeStage, new_vae
+from lib_layerdiffusion.training.variety import Depictions, depictions
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Workshop:
 
     pipeline: an SD1.5- or SDXL-style diffusers folder whose VAE, UNet and text encoder take the place of the first two
     stages. start: an exported family that stands in for every stage that has no checkpoint in `runs`, and from which a
-    fresh stage goes on.
+    fresh stage goes on. each: pictures of every subject.
     """
 
     data: Path
@@ -34,6 +36,16 @@ class Workshop:
     subjects: tuple[str, ...] = demo_subjects()
     pipeline: Path | None = None
     start: Path | None = None
+    each: int = 16
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of the family's pictures: those of the data set."""
+        return picture_size(self.data)
+
+    def pictures(self) -> Depictions:
+        """What the base model and the layers are trained on."""
+        return depictions(IconSet.load(self.data), self.subjects, self.each)
 
     def _has(self, stage: str) -> bool:
         return (self.runs / stage / CHECKPOINT).exists()
@@ -50,7 +62,7 @@ class Workshop:
         if self.pipeline is not None:
             vae = pipelines.pipeline_vae(self.pipeline)
         else:
-            vae = new_vae()
+            vae = new_vae(self.size)
             self._load("vae", {"vae": vae})
         return vae.requires_grad_(requires_grad=False).eval()
 
@@ -58,9 +70,11 @@ class Workshop:
         """The UNet and text side, frozen, and the scaling factor of their latents."""
         if self.pipeline is not None:
             return pipelines.pipeline_base(self.pipeline)
-        folder = self.runs / "base"
-        tokenizer = write_tokenizer(folder / "tokenizer", tuple(dict.fromkeys((*self.subjects, *demo_words()))))
-        unet, encoder = new_unet(), new_text_encoder(tokenizer)
+        if self.start is not None and not self._has("base"):
+            tokenizer = start.tokenizer(self.start)
+        else:
+            tokenizer = write_tokenizer(self.runs / "base" / "tokenizer", vocabulary(self.subjects))
+        unet, encoder = new_unet(self.size), new_text_encoder(tokenizer)
         self._load("base", {"unet": unet, "text_encoder": encoder})
         for module in (unet, encoder):
             module.requires_grad_(requires_grad=False).eval()
@@ -100,13 +114,12 @@ class Workshop:
             networks = {"encoder": stage.encoder, "decoder": stage.decoder, "judge": stage.judge}
             load_average(self.runs / "transparency", networks)
 
-    def pairs(self) -> dict[str, Tensor]:
+    def pairs(self) -> dict[str, Any]:
         """Latents for the layer stages, computed once."""
         path = self.runs / "pairs.pt"
         if not path.exists():
-            icons = IconSet.load(self.data, style="3d").only(list(self.subjects))
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(paired_latents(self.transparency(), icons_tensor(icons)), path)
+            torch.save(paired_latents(self.transparency(), self.pictures()), path)
         return torch.load(path, weights_only=True)
 
     def layer(self, method: str) -> LayerStage | SharingStage:
@@ -119,9 +132,9 @@ class Workshop:
         if method in SHARING_RECIPES:
             if isinstance(text, pipelines.XlTextSide):
                 raise SettingsError("The attention-sharing methods are made for SD1.5: take a method of SDXL's.")
-            stage = SharingStage(SHARING_RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
+            stage = SharingStage(SHARING_RECIPES[method], unet, text, self.pairs(), scale)
         else:
-            stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale, self.subjects)
+            stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale)
         stage.use_schedule(self.scheduler())
         return stage
 
@@ -134,10 +147,11 @@ class Workshop:
                 start.load_modules(origin, vae.modules)
             return vae
         if name == "base":
-            base = BaseStage(self.data, self.vae(), self.subjects, folder)
+            base = BaseStage(self.pictures(), self.vae(), vocabulary(self.subjects), folder)
             if origin is not None:
                 base.rescale(self._scale())
-                start.load_modules(origin, base.modules)
+                start.load_unet(origin, base.unet)
+                start.load_text(origin, base.text)
             return base
         if name == "transparency":
             transparency = self._new_transparency()
@@ -176,4 +190,4 @@ class Workshop:
         if self.pipeline is None:
             unet, text, scale = self.base()
             export.write_pipeline(target, self.vae(), unet, text, scale)
-            export.write_card(target, self.subjects, 8 * unet.config.sample_size)
+            export.write_card(target, (*self.subjects, *MATTER_NAMES), self.size)

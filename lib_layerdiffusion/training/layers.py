@@ -13,15 +13,16 @@ from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training.base import (
     EMPTY_TEXT_SHARE,
     TextSide,
-    augmented,
     encode,
+    in_scene,
     new_scheduler,
-    sample_latents,
     velocity_loss,
 )
-from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
+from lib_layerdiffusion.training.loop import fastest_device
+from lib_layerdiffusion.training.synthesis import BACKGROUNDS, pick, premultiply_grey, uniform
 from lib_layerdiffusion.training.text import prompt
 from lib_layerdiffusion.training.transparency import TransparencyStage
+from lib_layerdiffusion.training.variety import Depictions
 from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
 
 ATTENTION = (".to_q.", ".to_k.", ".to_v.", ".to_out.")
@@ -125,40 +126,47 @@ def published_keys(changes: Mapping[str, nn.Module], config: Mapping[str, object
 
 
 @torch.no_grad()
-def paired_latents(stage: TransparencyStage, icons: Tensor, scenes_each: int = 2, seed: int = 5) -> dict[str, Tensor]:
+def paired_latents(stage: TransparencyStage, pictures: Depictions, seed: int = 5) -> dict[str, Any]:
     """VAE-scale latents of the same pictures as foreground (`fg`, `adjusted`), background (`bg`) and `blend`.
 
-    Returns also `rows` (subject of each) and `kinds` (scene of each).
+    Each picture stands in a scene of its own. Returns also `kinds` (scene of each), `rows` (which of `words` are its
+    own), and `pixels_fg` and `pixels_bg`, uint8 [N, 3, S, S].
     """
-    rgba, rows = augmented(icons)
-    rgba, rows = rgba.repeat(scenes_each, 1, 1, 1), rows.repeat(scenes_each)
+    place = fastest_device()
+    for network in (stage.vae, stage.encoder):
+        network.to(place)
     generator = torch.Generator().manual_seed(seed)
-    kinds = [pick(generator, len(BACKGROUNDS)) for _ in range(len(rgba))]
-    scenes = torch.stack([background(generator, rgba.shape[-1], list(BACKGROUNDS)[kind]) for kind in kinds])
-    adjusted = torch.cat([stage.encode(part)[0] for part in rgba[: 4 * len(icons)].split(32)]).repeat(
-        scenes_each, 1, 1, 1
-    )
-    return {
-        "fg": encode(stage.vae, premultiply_grey(rgba[: 4 * len(icons)])).repeat(scenes_each, 1, 1, 1),
-        "adjusted": adjusted,
-        "bg": encode(stage.vae, scenes),
-        "blend": encode(stage.vae, scenes + (rgba[:, :3] - scenes) * rgba[:, 3:]),
-        "pixels_fg": (premultiply_grey(rgba) * 255).round().to(torch.uint8),
-        "pixels_bg": (scenes * 255).round().to(torch.uint8),
-        "rows": rows,
-        "kinds": torch.tensor(kinds),
-    }
+    kinds = [pick(generator, len(BACKGROUNDS)) for _ in range(len(pictures))]
+    found: dict[str, list[Tensor]] = {name: [] for name in ("fg", "adjusted", "bg", "blend", "pixels_fg", "pixels_bg")}
+    for start in range(0, len(pictures), 16):
+        rgba = pictures.rgba[start : start + 16]
+        pairs = zip(rgba, kinds[start : start + 16], strict=True)
+        scenes, blends = (
+            torch.stack(part)
+            for part in zip(*[in_scene(one, list(BACKGROUNDS)[kind], generator) for one, kind in pairs], strict=True)
+        )
+        grey = premultiply_grey(rgba.float() / 255)
+        found["fg"].append(encode(stage.vae, grey))
+        found["adjusted"].append(stage.encode(rgba.to(place).float() / 255)[0].cpu())
+        found["bg"].append(encode(stage.vae, scenes))
+        found["blend"].append(encode(stage.vae, blends))
+        for name, pixels in (("pixels_fg", grey), ("pixels_bg", scenes)):
+            found[name].append((pixels * 255).round().to(torch.uint8))
+    words = list(dict.fromkeys(pictures.words))
+    numbers = {word: number for number, word in enumerate(words)}
+    rows = torch.tensor([numbers[word] for word in pictures.words])
+    together = {name: torch.cat(parts) for name, parts in found.items()}
+    return {**together, "rows": rows, "kinds": torch.tensor(kinds), "words": words}
 
 
 class LayerStage:
     """Trains one method's changes on precomputed pairs of latents."""
 
     def __init__(
-        self, recipe: Recipe, unet: nn.Module, text: TextSide, pairs: dict[str, Tensor], scale: float,
-        subjects: tuple[str, ...],
+        self, recipe: Recipe, unet: nn.Module, text: TextSide, pairs: dict[str, Any], scale: float,
     ) -> None:  # fmt: skip
         self.recipe, self.unet, self.text, self.pairs = recipe, unet, text, pairs
-        self.scale, self.subjects = scale, subjects
+        self.scale = scale
         text.encoder.requires_grad_(requires_grad=False)
         self.changes = add_changes(unet, recipe)
         self.modules = {key.replace(".", "_"): change for key, change in self.changes.items()}
@@ -177,7 +185,7 @@ class LayerStage:
             return ""
         if not self.recipe.subject_in_prompt:
             return f"{scene} background"
-        subject = self.subjects[int(self.pairs["rows"][row])]
+        subject = self.pairs["words"][int(self.pairs["rows"][row])]
         return prompt(subject, generator, scene if self.recipe.scene_in_prompt else None)
 
     def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
@@ -209,10 +217,3 @@ class Conditioned(nn.Module):
     def forward(self, latents: Tensor, time: Tensor, text: Tensor) -> object:
         beside = [c.to(latents).repeat(len(latents) // len(c), 1, 1, 1) for c in self.conditions]
         return self.unet(torch.cat([latents, *beside], dim=1), time, text)
-
-
-def conditioned_sample(
-    unet: nn.Module, text: TextSide, prompts: list[str], conditions: list[Tensor], **options: float
-) -> Tensor:
-    """`sample_latents` with condition latents (scaled)."""
-    return sample_latents(Conditioned(unet, conditions), text, prompts, **options)  # type: ignore[arg-type]

@@ -71,6 +71,11 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
+def fastest_device() -> torch.device:
+    """Where what is computed once, before the loop, is computed."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     """Return the generator of one step on one process."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)

@@ -20,7 +20,12 @@ TINTS = {
     "purple": (0.55, 0.3, 0.75),
 }
 """Colour words of glass -> its colour; the first is plain."""
-LOCKS = {"black": (0.08, 0.07, 0.08), "brown": (0.4, 0.24, 0.13), "blonde": (0.88, 0.72, 0.42), "red": (0.65, 0.22, 0.1)}
+LOCKS = {
+    "black": (0.08, 0.07, 0.08),
+    "brown": (0.4, 0.24, 0.13),
+    "blonde": (0.88, 0.72, 0.42),
+    "red": (0.65, 0.22, 0.1),
+}
 
 Kind = Callable[[Generator, int], tuple[Tensor, str]]
 

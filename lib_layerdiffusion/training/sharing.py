@@ -95,11 +95,10 @@ class SharingStage:
         recipe: SharingRecipe,
         unet: nn.Module,
         text: TextSide,
-        pairs: dict[str, Tensor],
+        pairs: dict[str, Any],
         scale: float,
-        subjects: tuple[str, ...],
     ) -> None:
-        self.recipe, self.text, self.pairs, self.scale, self.subjects = recipe, text, pairs, scale, subjects
+        self.recipe, self.text, self.pairs, self.scale = recipe, text, pairs, scale
         self.unet = unet.requires_grad_(requires_grad=False)
         text.encoder.requires_grad_(requires_grad=False)
         self.sharing = new_sharing(unet, recipe)
@@ -119,7 +118,7 @@ class SharingStage:
         if float(uniform(generator, 1)) < EMPTY_TEXT_SHARE:
             return [""] * len(self.recipe.frames)
         scene = list(BACKGROUNDS)[int(self.pairs["kinds"][row])]
-        subject = self.subjects[int(self.pairs["rows"][row])]
+        subject = self.pairs["words"][int(self.pairs["rows"][row])]
         if float(uniform(generator, 1)) < SHARED_TEXT_SHARE:
             return [prompt(subject, generator, scene)] * len(self.recipe.frames)
         texts = {"adjusted": prompt(subject, generator), "bg": f"{scene} background"}

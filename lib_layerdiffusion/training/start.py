@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.training.base import TextSide
 from lib_layerdiffusion.training.layers import Difference, LayerStage, LowRank
 from lib_layerdiffusion.training.sharing import SharingStage
 from lib_layerdiffusion.training.transparency import TransparencyStage
@@ -47,6 +49,46 @@ def load_modules(family: Path, modules: Mapping[str, nn.Module]) -> None:
             module.load_state_dict({**buffers, **{key: state[key] for key in state if key in module.state_dict()}})
         except RuntimeError as error:
             raise SettingsError(f"The {name} in {family} has other sizes or words than this recipe's.") from error
+
+
+def tokenizer(family: Path) -> Any:
+    """A family's own tokenizer."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(family, subfolder="tokenizer")
+
+
+@torch.no_grad()
+def load_unet(family: Path, unet: nn.Module) -> None:
+    """Load a family's UNet, also into one that has levels on top of the family's.
+
+    Then what fits is taken: most of the inner levels. What depends on the widths of the new ones stays fresh.
+    """
+    state, own = read(family / _FILES["unet"]), unet.state_dict()
+    levels = {len({key.split(".")[1] for key in keys if key.startswith("down_blocks.")}) for keys in (own, state)}
+    added = max(levels) - min(levels)
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] == "down_blocks":
+            parts[1] = str(int(parts[1]) + added)
+        target = own.get(".".join(parts))
+        if target is not None and target.shape == value.shape:
+            target.copy_(value)
+        elif not added:
+            raise SettingsError(f"The unet in {family} has other sizes than this recipe's.")
+
+
+@torch.no_grad()
+def load_text(family: Path, text: TextSide) -> None:
+    """Load a family's text encoder where the words may be others: tokens that both know keep their meaning."""
+    known, state = tokenizer(family).get_vocab(), text.encoder.state_dict()
+    for key, value in read(family / _FILES["text_encoder"]).items():
+        if not key.endswith("token_embedding.weight"):
+            state[key].copy_(value)
+            continue
+        for token, row in text.tokenizer.get_vocab().items():
+            if token in known:
+                state[key][row].copy_(value[known[token]])
 
 
 def load_transparency(family: Path, stage: TransparencyStage) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
@@ -10,7 +11,9 @@ from typing import Any
 
 from torch import Generator, nn
 
+from lib_layerdiffusion.training.matter import LOCKS, MATTER_NAMES, TINTS
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, pick
+from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 
 TEMPLATES = ("{}", "a {}", "{} icon", "a picture of a {}")
 MAX_TOKENS = 24
@@ -31,8 +34,14 @@ def demo_subjects() -> tuple[str, ...]:
     return tuple(text.split("---", maxsplit=1)[0].split())
 
 
+def vocabulary(subjects: Sequence[str]) -> tuple[str, ...]:
+    """What a family's tokenizer gets words for, as slugs: its subjects, those of the list, matter, colours, styles."""
+    others = (*MATTER_NAMES, *HUES, *TINTS, *LOCKS, *(words.format("") for words in FLAT_WORDS))
+    return tuple(dict.fromkeys((*subjects, *demo_words(), *others)))
+
+
 def prompt(subject: str, generator: Generator, scene: str | None = None) -> str:
-    """A training prompt for a subject slug, with a scene where the picture has one."""
+    """A training prompt for the words of a picture, with a scene where the picture has one."""
     words = TEMPLATES[pick(generator, len(TEMPLATES))].format(subject.replace("-", " "))
     return f"{words}, {scene} background" if scene else words
 

@@ -16,6 +16,7 @@ from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversaria
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.losses import FeatureDistance, LossWeights, reconstruction_error
+from lib_layerdiffusion.training.pools import draw, soft_pool
 from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
 from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, save_grid
 from lib_layerdiffusion.transparency import VIEWS, View, turned, turned_back
@@ -71,7 +72,7 @@ class TransparencyStage:
     """
 
     def __init__(
-        self, data: Path, vae: nn.Module, crop: int = 128, *, small: bool = True, fixed_encoder: bool = False
+        self, data: Path, vae: nn.Module, crop: int = 256, *, small: bool = True, fixed_encoder: bool = False
     ) -> None:
         self.vae = vae.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
         self.encoder = TransparentEncoder(widths=ENCODER_WIDTHS) if small else TransparentEncoder()
@@ -91,6 +92,7 @@ class TransparencyStage:
             self.frozen = (self.vae, self.encoder.requires_grad_(requires_grad=False))
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
+        self.soft = soft_pool(self.icons.shape[-1])
         self.crop = min(crop, self.icons.shape[-1])
         self.weights = LossWeights()
         with torch.no_grad():
@@ -106,7 +108,7 @@ class TransparencyStage:
         rgba[:grey] = greyed(rgba[:grey], generator)
         rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
         special = grey + hole + soft
-        rgba[grey + hole : special] = translucent(generator, rgba.shape[-1], soft)
+        rgba[grey + hole : special] = draw(self.soft, soft, generator)
         top, left = (8 * pick(generator, (rgba.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
         rgba = rgba[:, :, top : top + self.crop, left : left + self.crop].contiguous(memory_format=torch.channels_last)
         # Only plain icons can be told from their background without the offset; the others would teach guessing.

@@ -10,10 +10,11 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from lib_layerdiffusion.training.data import IconSet
+from lib_layerdiffusion.training.data import IconSet, picture_size
 from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.losses import decibels, multiscale_gradient
-from lib_layerdiffusion.training.synthesis import background, pick, premultiply_grey, translucent, uniform
+from lib_layerdiffusion.training.pools import draw, scene_pool, soft_pool
+from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, uniform
 
 VAE_CONFIG: dict[str, Any] = {
     "block_out_channels": (16, 32, 64, 128),
@@ -24,16 +25,15 @@ VAE_CONFIG: dict[str, Any] = {
     # More groups lose colour: with 8 groups the same training ends 1.2 dB lower.
     "norm_num_groups": 2,
     "mid_block_add_attention": False,
-    "sample_size": 128,
 }
 KL_WEIGHT = 1e-3
 
 
-def new_vae() -> nn.Module:
-    """A fresh small AutoencoderKL (factor 8, 4 channels)."""
+def new_vae(size: int = 128) -> nn.Module:
+    """A fresh small AutoencoderKL (factor 8, 4 channels) for pictures of `size` pixels a side."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(**VAE_CONFIG)
+    return AutoencoderKL(**{**VAE_CONFIG, "sample_size": size})
 
 
 def icons_tensor(icons: IconSet) -> Tensor:
@@ -62,22 +62,23 @@ class VaeStage:
     through twice as many pixels a second.
     """
 
-    def __init__(self, data: Path, crop: int = 128, vae: nn.Module | None = None) -> None:
-        self.vae = (vae or new_vae()).to(memory_format=torch.channels_last)
+    def __init__(self, data: Path, crop: int = 256, vae: nn.Module | None = None) -> None:
+        self.vae = (vae or new_vae(picture_size(data))).to(memory_format=torch.channels_last)
         self.modules, self.frozen = {"vae": self.vae}, ()
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
-        self.crop = min(crop, self.icons.shape[-1])
+        size = self.icons.shape[-1]
+        self.soft, self.scenes = soft_pool(size), scene_pool(size)
+        self.crop = min(crop, size)
 
     def pictures(self, count: int, generator: Generator) -> Tensor:
         """Draw training pictures, [count, 3, S, S] in [0, 1]."""
         rgba = draw_icons(self.icons, count, generator)
-        size = rgba.shape[-1]
         soft = max(1, count // 8)
-        rgba[:soft] = translucent(generator, size, soft)
+        rgba[:soft] = draw(self.soft, soft, generator)
         grey = premultiply_grey(rgba)
         pads = rgba[:, :3]
-        scenes = torch.stack([background(generator, size) for _ in range(count)])
+        scenes = draw(self.scenes, count, generator)
         blends = rgba[:, :3] * rgba[:, 3:] + scenes * (1 - rgba[:, 3:])
         choice = uniform(generator, count, 1, 1, 1)
         return torch.where(choice < 0.55, grey, torch.where(choice < 0.7, pads, blends))

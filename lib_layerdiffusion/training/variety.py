@@ -41,7 +41,7 @@ class Depictions:
 
 
 def moved(rgba: Tensor, generator: Generator) -> Tensor:
-    """[4, S, S] straight and padded -> the same mirrored or not, scaled, turned and shifted, still inside the picture."""
+    """[4, S, S] straight and padded -> the same mirrored or not, scaled, turned and shifted, still inside."""
     angle = math.radians(float(uniform(generator, 1, low=-_TURN, high=_TURN)))
     scale = float(uniform(generator, 1, low=_SMALLEST, high=_LARGEST))
     room = max(0.0, 0.9 - scale) * 0.5

@@ -117,7 +117,9 @@ def test_layers_that_add_up_are_without_error(data):
     parts = {name: [Image.fromarray(picture) for picture in as_pictures(getattr(scenes, name))] for name in names}
     family.engine.true = {s: {name: parts[name][row] for name in names} for row, s in enumerate(scenes.subjects)}
     # Scenes are asked for by their own words.
-    family.engine.true |= {f"{kind} background": family.engine.true[s] for kind, s in zip(scenes.kinds, ("fox", "owl"))}
+    family.engine.true |= {
+        f"{kind} background": family.engine.true[s] for kind, s in zip(scenes.kinds, scenes.subjects, strict=True)
+    }
     figures = layer_figures(family, data)
     assert figures["bg-blend-to-fg: alpha MAE"] == 0
     for name, value in figures.items():
@@ -142,8 +144,11 @@ def test_fine_matter_stands_on_clear_ground(kind):
 
 def test_stripes_have_whole_widths():
     for picture in fine.fine_set(fine.stripes, 64, 8, seed=2):
-        rows = picture[3] if (picture[3].amax(1) == 0).any() and not (picture[3][32] == 0).any() else picture[3]
-        assert set(rows.unique().tolist()) == {0.0, 1.0}
+        alpha = picture[3] if (picture[3] == picture[3][:, 32:33]).any(dim=1).all() else picture[3].T
+        middle = alpha[32, 8:-8] if len(alpha[32, 8:-8].unique()) == 2 else alpha[8:-8, 32]
+        changes = middle.diff().nonzero().flatten()
+        assert set(changes.diff().tolist()) <= set(fine.STRIPE_WIDTHS)
+        assert len(set(changes.diff().tolist())) == 1
 
 
 def test_the_table_says_what_must_not_be_compared():

@@ -35,7 +35,9 @@ def shop(folder, pipeline):
     folder.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(1)
     pairs = {name: torch.randn(4, 4, 8, 8, generator=generator) for name in ("fg", "adjusted", "bg", "blend")}
-    torch.save({**pairs, "rows": torch.arange(4) % 2, "kinds": torch.arange(4)}, folder / "pairs.pt")
+    torch.save(
+        {**pairs, "rows": torch.arange(4) % 2, "kinds": torch.arange(4), "words": ["fox", "owl"]}, folder / "pairs.pt"
+    )
     return Workshop(folder, folder, ("fox", "owl"), pipeline=pipeline)
 
 

@@ -33,8 +33,8 @@ def stage(method):
     generator = torch.Generator().manual_seed(1)
     pairs = {name: torch.randn(3, 4, 8, 8, generator=generator) for name in ("fg", "adjusted", "bg", "blend")}
     pairs |= {f"pixels_{name}": torch.randint(256, (3, 3, 64, 64), generator=generator) for name in ("fg", "bg")}
-    pairs |= {"rows": torch.arange(3), "kinds": torch.arange(3)}
-    return SharingStage(SHARING_RECIPES[method], small_unet(), Words(), pairs, 1.0, ("red-apple", "fox", "owl"))
+    pairs |= {"rows": torch.arange(3), "kinds": torch.arange(3), "words": ["red apple", "fox", "owl"]}
+    return SharingStage(SHARING_RECIPES[method], small_unet(), Words(), pairs, 1.0)
 
 
 @pytest.mark.parametrize("method", list(SHARING_RECIPES))

@@ -88,9 +88,19 @@ def test_a_folder_that_is_no_family_is_refused(data, tmp_path):
         Workshop(data, tmp_path, SUBJECTS, start=tmp_path).vae()
 
 
-def test_other_words_than_the_familys_are_refused(data, trained, tmp_path):
-    with pytest.raises(SettingsError, match="other sizes or words"):
-        Workshop(data, tmp_path, (*SUBJECTS, "quagga"), start=trained).base()
+def test_words_that_a_family_knows_keep_their_meaning_beside_new_ones(data, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib_layerdiffusion.training.text.demo_words", lambda: ("quagga",))
+    started = Workshop(data, tmp_path, SUBJECTS, start=trained).stage("base", tmp_path / "base").text
+    before = Workshop(data, tmp_path / "elsewhere", SUBJECTS, start=trained).base()[1]
+    assert len(started.tokenizer) != len(before.tokenizer)
+    (old, new), end = ((side.encoder.get_input_embeddings().weight for side in (before, started)), "</w>")
+    for word in ("fox", "owl", "background"):
+        rows = [side.tokenizer.get_vocab()[word + end] for side in (before, started)]
+        assert torch.equal(old[rows[0]], new[rows[1]])
+    states = before.encoder.state_dict()
+    others = [key for key in states if "token_embedding" not in key]
+    assert all(torch.equal(states[key], started.encoder.state_dict()[key]) for key in others)
+    assert torch.equal(started(["a fox"]), before(["a fox"]))
 
 
 def test_the_decoder_stage_learns_alone_and_is_what_is_exported(data, trained, tmp_path):
