@@ -34,7 +34,7 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.engine.pipeline import LayerDiffusion
+    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
     from lib_layerdiffusion.places import bundled_family
     from lib_layerdiffusion.training.evaluate import table
     from lib_layerdiffusion.training.evaluate_family import Family

@@ -536,3 +536,16 @@ class TestNothingIsWrittenOver:
         assert code == 1
         assert "is a picture" in err
         assert "delete" not in err
+
+
+def test_evaluate_measures_a_family_with_its_own_defaults(run, tmp_path):
+    (tmp_path / "family").mkdir()
+    (tmp_path / "family" / "subjects.txt").write_text("red apple\n")
+    code, out, error = run("evaluate", "--family", "family", "--only", "text", "--seeds", "2", "--json")
+    assert code == 0, error
+    figures = json.loads(out)
+    assert 0 <= figures["clean border, share"] <= 1
+    assert figures["distance between seeds of a subject"] > 0
+    code, out, error = run("evaluate", "--family", "family", "--only", "layers")
+    assert (code, out) == (2, "")
+    assert "--data" in error

@@ -10,10 +10,13 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.training.base import new_unet
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.layers import LowRank
 from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, step_generator
-from lib_layerdiffusion.training.transparency import DROP_SHARE, GREY_SHARE, HOLE_SHARE, SOFT_SHARE
+from lib_layerdiffusion.training.start import load_unet
+from lib_layerdiffusion.training.transparency import DROP_SHARE, GREY_SHARE, HOLE_SHARE, SOFT_SHARE, draw_views
+from lib_layerdiffusion.transparency import VIEWS, turned
 
 SUBJECTS = ("fox", "owl")
 METHODS = ("transparent_attn", "bg2ble", "sd15_bg2fg")
@@ -126,3 +129,38 @@ def test_only_plain_icons_lose_their_offset(data, trained, tmp_path):
     dropped = torch.stack(drawn).float().mean(0)
     assert (dropped[:special] == 0).all()
     assert dropped[special:].mean() == pytest.approx(DROP_SHARE, abs=0.1)
+
+
+def test_d_sees_pairs_turned_and_gives_them_back_upright(data, trained, tmp_path):
+    """A D that shows its own input: whatever the view, the picture comes back as it was."""
+    stage = Workshop(data, tmp_path, SUBJECTS, start=trained).transparency()
+    seen = []
+
+    def show(pixels, latent):
+        seen.append((pixels, latent))
+        return torch.cat([latent[:, :1].repeat_interleave(8, 2).repeat_interleave(8, 3), pixels], dim=1)
+
+    stage.decoder.forward = show
+    latent = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    upright, picture = stage.decode(latent)
+    views = draw_views(8, step_generator(0, 1))
+    assert torch.equal(stage.decode(latent, views)[0], upright)
+    for row, view in enumerate(views):
+        assert torch.equal(seen[1][0][row], turned(picture[row : row + 1].clamp(0, 1), view)[0])
+        assert torch.equal(seen[1][1][row], turned(latent[row : row + 1], view)[0])
+    drawn = {view for step in range(60) for view in draw_views(4, step_generator(0, step))}
+    assert drawn == set(VIEWS)
+    assert all(len({turns % 2 for _, turns in draw_views(6, step_generator(0, step))}) == 1 for step in range(20))
+
+
+def test_a_larger_unet_takes_the_levels_that_it_shares(trained):
+    large = new_unet(256)
+    fresh = {key: value.clone() for key, value in large.state_dict().items()}
+    load_unet(trained, large)
+    before = files(trained / "unet")["diffusion_pytorch_model.safetensors"]
+    after = large.state_dict()
+    inner = "attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    assert torch.equal(after[f"down_blocks.1.{inner}"], before[f"down_blocks.0.{inner}"].float())
+    assert torch.equal(after["mid_block.resnets.0.conv1.weight"], before["mid_block.resnets.0.conv1.weight"].float())
+    assert torch.equal(after["conv_in.weight"], fresh["conv_in.weight"])
+    assert large.config.sample_size == 32
