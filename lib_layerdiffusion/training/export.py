@@ -11,8 +11,11 @@ from torch import nn
 
 from lib_layerdiffusion.training.base import TextSide, new_scheduler
 from lib_layerdiffusion.training.layers import LayerStage
+from lib_layerdiffusion.training.matter import LOCKS, TINTS
 from lib_layerdiffusion.training.sharing import SharingStage
+from lib_layerdiffusion.training.synthesis import BACKGROUNDS
 from lib_layerdiffusion.training.transparency import TransparencyStage
+from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 
 CARD: dict[str, Any] = {
     "name": "demo",
@@ -63,4 +66,6 @@ def write_layer(layer: LayerStage | SharingStage, folder: Path) -> None:
 def write_card(target: Path, subjects: Iterable[str], size: int) -> None:
     """Write what the family knows, how it is best run, and that it makes pictures of its own size only."""
     (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in subjects))
-    (target / "layerdiffusion.json").write_text(json.dumps({**CARD, "sizes": [[size, size]]}, indent=2) + "\n")
+    words = dict.fromkeys((*BACKGROUNDS, *HUES, *TINTS, *LOCKS, *(text.format("") for text in FLAT_WORDS)))
+    known = {"sizes": [[size, size]], "words": [word.strip() for word in words if word.strip()]}
+    (target / "layerdiffusion.json").write_text(json.dumps({**CARD, **known}, indent=2) + "\n")

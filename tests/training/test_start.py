@@ -164,3 +164,13 @@ def test_a_larger_unet_takes_the_levels_that_it_shares(trained):
     assert torch.equal(after["mid_block.resnets.0.conv1.weight"], before["mid_block.resnets.0.conv1.weight"].float())
     assert torch.equal(after["conv_in.weight"], fresh["conv_in.weight"])
     assert large.config.sample_size == 32
+
+
+def test_an_exported_family_says_what_it_knows(trained):
+    card = json.loads((trained / "layerdiffusion.json").read_text())
+    assert card["sizes"] == [[128, 128]]
+    assert card["decode_passes"] == 8
+    assert {"sunset", "blue", "blonde", "flat"} <= set(card["words"])
+    assert "" not in card["words"]
+    subjects = (trained / "subjects.txt").read_text().splitlines()
+    assert {"fox", "glass bottle", "soap bubble"} <= set(subjects)
