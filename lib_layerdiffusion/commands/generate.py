@@ -178,8 +178,10 @@ def _check_settings(arguments: argparse.Namespace) -> None:
     from lib_layerdiffusion.settings.fields import FIELDS
 
     for row in FIELDS:
-        if option := _OPTIONS.get(row.name):
-            row.kind.read(option, vars(arguments)[option.removeprefix("--").replace("-", "_")])
+        option = _OPTIONS.get(row.name, "")
+        value = vars(arguments).get(option.removeprefix("--").replace("-", "_"))
+        if value is not None:  # None is left to the model
+            row.kind.read(option, value)
 
 
 def _run_generate(arguments: argparse.Namespace) -> int:

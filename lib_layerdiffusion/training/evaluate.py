@@ -227,7 +227,7 @@ def contact_sheet(rgba: Tensor, path: Path, count: int = 64, columns: int = 16) 
 
 def table(figures: Mapping[str, float], about: str) -> str:
     """A Markdown table of figures, and what must not be compared with them. about: the pictures, in words."""
-    rows = [f"| {name} | {value:.3f} |" for name, value in figures.items()]
+    rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     notes: list[str] = []
     if any(name.endswith(FIELD_MARK) for name in figures):
         notes += ["", f"{FIELD_MARK} As the field measures, but on {about}: not to be compared with figures on others."]
