@@ -1,7 +1,9 @@
 """Procedural pictures drawn once and used again turned and mirrored: drawing them anew would take longer than training.
 
-A pool's pictures look the same in all eight views that decoding uses, so each counts eightfold.
+A pool's pictures look natural in all eight views that decoding uses, so each counts eightfold.
 """
+
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -20,6 +22,7 @@ def _bytes(batch: Tensor) -> Tensor:
     return (batch.clamp(0, 1) * 255).round().byte()
 
 
+@lru_cache(maxsize=1)
 def soft_pool(size: int, count: int = SOFT_COUNT, seed: int = 8) -> Tensor:
     """Translucent and fine matter of all kinds, straight RGBA uint8 [count, 4, size, size]."""
     generator = torch.Generator().manual_seed(seed)
@@ -30,6 +33,7 @@ def soft_pool(size: int, count: int = SOFT_COUNT, seed: int = 8) -> Tensor:
     return torch.cat(parts)
 
 
+@lru_cache(maxsize=1)
 def scene_pool(size: int, count: int = SCENE_COUNT, seed: int = 9) -> Tensor:
     """Backgrounds in random colours, uint8 [count, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)

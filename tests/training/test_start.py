@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A family of random weights, exported."""
-    shop = Workshop(data, tmp_path_factory.mktemp("runs"), SUBJECTS)
+    shop = Workshop(data, tmp_path_factory.mktemp("runs"), SUBJECTS, each=2)
     torch.manual_seed(0)
     for name in ("vae", "base", "transparency", *METHODS):
         save(shop, name, spread=0.01)
@@ -63,7 +63,7 @@ def files(folder):
 
 
 def test_exporting_what_was_started_from_gives_the_same_files(data, trained, tmp_path):
-    shop = Workshop(data, tmp_path / "runs", SUBJECTS, start=trained)
+    shop = Workshop(data, tmp_path / "runs", SUBJECTS, start=trained, each=2)
     for name in METHODS:
         save(shop, name)
     shop.export(tmp_path / "again")
@@ -77,7 +77,7 @@ def test_exporting_what_was_started_from_gives_the_same_files(data, trained, tmp
 
 
 def test_a_started_stage_is_not_fresh(data, trained, tmp_path):
-    shop = Workshop(data, tmp_path, SUBJECTS, start=trained)
+    shop = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2)
     started, fresh = (stage.changes for stage in (shop.stage("bg2ble", tmp_path / "bg2ble"), shop.layer("bg2ble")))
     assert all(change.up.abs().sum() > 0 for change in started.values() if isinstance(change, LowRank))
     assert all(change.up.abs().sum() == 0 for change in fresh.values() if isinstance(change, LowRank))
@@ -93,8 +93,8 @@ def test_a_folder_that_is_no_family_is_refused(data, tmp_path):
 
 def test_words_that_a_family_knows_keep_their_meaning_beside_new_ones(data, trained, tmp_path, monkeypatch):
     monkeypatch.setattr("lib_layerdiffusion.training.text.demo_words", lambda: ("quagga",))
-    started = Workshop(data, tmp_path, SUBJECTS, start=trained).stage("base", tmp_path / "base").text
-    before = Workshop(data, tmp_path / "elsewhere", SUBJECTS, start=trained).base()[1]
+    started = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).stage("base", tmp_path / "base").text
+    before = Workshop(data, tmp_path / "elsewhere", SUBJECTS, start=trained, each=2).base()[1]
     assert len(started.tokenizer) != len(before.tokenizer)
     (old, new), end = ((side.encoder.get_input_embeddings().weight for side in (before, started)), "</w>")
     for word in ("fox", "owl", "background"):
@@ -107,7 +107,7 @@ def test_words_that_a_family_knows_keep_their_meaning_beside_new_ones(data, trai
 
 
 def test_the_decoder_stage_learns_alone_and_is_what_is_exported(data, trained, tmp_path):
-    shop = Workshop(data, tmp_path / "runs", SUBJECTS, start=trained)
+    shop = Workshop(data, tmp_path / "runs", SUBJECTS, start=trained, each=2)
     before = shop.transparency()
     shop.train("decoder", LoopSettings(shop.runs / "decoder", steps=2, batch=4, warmup=1, threads=1))
     after = shop.transparency()
@@ -123,7 +123,7 @@ def pairs(one, other):
 
 
 def test_only_plain_icons_lose_their_offset(data, trained, tmp_path):
-    stage = Workshop(data, tmp_path, SUBJECTS, start=trained).transparency()
+    stage = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).transparency()
     drawn = [stage.batch(8, step_generator(0, step))[1].flatten() for step in range(100)]
     special = sum(max(1, round(8 * share)) for share in (GREY_SHARE, HOLE_SHARE, SOFT_SHARE))
     dropped = torch.stack(drawn).float().mean(0)
@@ -133,7 +133,7 @@ def test_only_plain_icons_lose_their_offset(data, trained, tmp_path):
 
 def test_d_sees_pairs_turned_and_gives_them_back_upright(data, trained, tmp_path):
     """A D that shows its own input: whatever the view, the picture comes back as it was."""
-    stage = Workshop(data, tmp_path, SUBJECTS, start=trained).transparency()
+    stage = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).transparency()
     seen = []
 
     def show(pixels, latent):
