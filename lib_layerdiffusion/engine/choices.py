@@ -40,7 +40,9 @@ class Choices(TypedDict, total=False):
         ResizeMode | str,
         'How condition pictures are brought to size: "Just Resize", "Crop and Resize" (default), "Resize and Fill".',
     ]
-    decode_passes: Annotated[int, "8 (default), 4, 2 or 1: fewer are faster and a little rougher at the edges."]
+    decode_passes: Annotated[
+        int | None, "8, 4, 2 or 1; default: the model's. Fewer are faster, and rougher at the edges."
+    ]
     latent_scale: Annotated[LatentScale | str, 'Which latent the decoder reads; default "VAE latent", as in the paper.']
     preview: Annotated[bool, "Also give each RGBA layer over a checkerboard; default True."]
     prompt_aid: Annotated[bool, "Ask for a plain grey background in the frames that come out with alpha."]
