@@ -280,8 +280,8 @@ class Engine:
     def decode(self, latent: Tensor, passes: int | None = None, picture: object = None) -> Image.Image:
         """RGBA picture of a latent [1, 4, H/8, W/8] or [4, H/8, W/8] in the VAE's scale, of any floating-point type.
 
-        passes: 8, 4, 2 or 1; default the model's. picture: what another program decoded the latent to, a path, Pillow image, array or bytes; without it this
-        model's VAE decodes it.
+        passes: 8, 4, 2 or 1; default the model's. picture: what another program decoded the latent to, a path, Pillow
+        image, array or bytes; without it this model's VAE decodes it.
 
         Raises:
             LayerDiffusionError: the latent or the weights cannot be used.
