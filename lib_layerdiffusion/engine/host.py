@@ -90,8 +90,11 @@ class SamplingHost(Protocol):
         """Latents [1, 4, H/8, W/8] in the UNet's scale of a picture flattened on grey, its alpha hidden if asked."""
         ...
 
-    def placed(self, network: Network) -> Network:
-        """A transparency network where and in the precision in which the host computes."""
+    def placed(self, network: Network, *, exact: bool = False) -> Network:
+        """A transparency network where and in the precision in which the host computes.
+
+        exact: no less precise than that for speed.
+        """
         ...
 
     def injected(

@@ -32,7 +32,7 @@ from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 from lib_layerdiffusion.networks.numbers import check_sampled
 from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, PASS_COUNTS
 from lib_layerdiffusion.settings.kinds import find_method, one_of
-from lib_layerdiffusion.settings.parsing import LatentScale
+from lib_layerdiffusion.settings.parsing import LatentScale, LayerSettings
 from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
 from lib_layerdiffusion.unet.injection import additional_prompts, layer_prompt, plan_injection
 from lib_layerdiffusion.version import __version__
@@ -132,7 +132,7 @@ class Engine:
         timings: dict[str, float] = {}
         with _timed(timings, "load"):
             weights = self.store.layer(method)
-            networks = self._networks(method, with_encoder=request.init is not None and method.has_alpha)
+            networks = self._networks(settings, with_encoder=request.init is not None and method.has_alpha)
         with self.host.sampler(request.sampler) as sampler:
             with _timed(timings, "prepare"):
                 injection = plan_injection(settings, weights, request.height, request.width)
@@ -149,8 +149,10 @@ class Engine:
         images = tuple(self._picture(request, i, finished, infotexts[i]) for i in range(request.batch))
         return Result(images, settings, request.seed, timings, self.host.source)
 
-    def _networks(self, method: LayerMethod, *, with_encoder: bool) -> LatentTransparency:
-        decoder = self.host.placed(self.store.decoder(method.family)) if method.has_alpha else None
+    def _networks(self, settings: LayerSettings, *, with_encoder: bool) -> LatentTransparency:
+        method, exact, decoder = settings.method, settings.latent_scale.reproduces, None
+        if method.has_alpha:
+            decoder = self.host.placed(self.store.decoder(method.family, exact=exact), exact=exact)
         encoder = self.host.placed(self.store.encoder(method.family)) if with_encoder else None
         return LatentTransparency(decoder=decoder, encoder=encoder)
 

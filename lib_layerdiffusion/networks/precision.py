@@ -12,9 +12,13 @@ _FLAGS = frozenset(["avx512_bf16", "amx_bf16", "bf16"])
 """What Linux calls instructions that multiply bfloat16, on x86 and on ARM."""
 
 
-def decoder_precision(device: torch.device, otherwise: torch.dtype) -> torch.dtype:
-    """bfloat16 on a CPU that multiplies it itself (half the time of float32), else `otherwise`."""
-    return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else otherwise
+def decoder_precision(device: torch.device, otherwise: torch.dtype, *, exact: bool = False) -> torch.dtype:
+    """bfloat16 on a CPU that multiplies it itself (half the time of float32), else `otherwise`.
+
+    exact: `otherwise` there too, for results that have to be those of another program.
+    """
+    faster = device.type == "cpu" and not exact and cpu_multiplies_bfloat16()
+    return torch.bfloat16 if faster else otherwise
 
 
 @lru_cache(maxsize=1)

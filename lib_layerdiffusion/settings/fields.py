@@ -29,6 +29,11 @@ class LatentScale(str, Enum):
 
     __str__ = str.__str__
 
+    @property
+    def reproduces(self) -> bool:
+        """Whether pictures are to be another program's, so that nothing is computed less exactly for speed."""
+        return self is LatentScale.SAMPLER
+
 
 @dataclass(frozen=True)
 class SettingField:

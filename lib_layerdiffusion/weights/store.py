@@ -22,6 +22,7 @@ from lib_layerdiffusion.weights.reading import FETCH_AGAIN, GET_AGAIN, check_fil
 
 Content = TypeVar("Content")
 
+_EXACT = " exact"
 _KEPT = 6
 """Contents kept: both families' encoders and decoders, and the layer models of two methods."""
 
@@ -102,13 +103,16 @@ class WeightStore:
                     self._contents.pop(other.weights, None)
         return self._content(method.weights, lambda state: read_layer_weights(method, state))
 
-    def decoder(self, family: Family) -> TransparentDecoder:
+    def decoder(self, family: Family, *, exact: bool = False) -> TransparentDecoder:
         """The family's decoder to RGBA; the same object until its file changes.
+
+        exact: another one, of its own, since the first one's weights may have been rounded for speed.
 
         Raises:
             WeightsError: the file is missing and cannot be fetched, damaged, or another file.
         """
-        return self._content(VAE_FILES[family].decoder, TransparentDecoder.from_state_dict)
+        kept_as = _EXACT if exact else ""
+        return self._content(VAE_FILES[family].decoder, TransparentDecoder.from_state_dict, kept_as)
 
     def encoder(self, family: Family) -> TransparentEncoder:
         """The family's encoder of RGBA; the same object until its file changes.
@@ -177,16 +181,17 @@ class WeightStore:
     def _remedy(self) -> str:
         return FETCH_AGAIN if self.may_fetch else GET_AGAIN
 
-    def _content(self, name: str, read: Callable[[Mapping[str, Tensor]], Content]) -> Content:
+    def _content(self, name: str, read: Callable[[Mapping[str, Tensor]], Content], kept_as: str = "") -> Content:
+        """What `read` makes of a file; kept_as: tells several of one file apart."""
         path = self.path(name)
         found = path.stat()
         stamp = (str(path), found.st_mtime_ns, found.st_size)
         with self._lock:
-            kept = self._contents.get(name)
+            kept = self._contents.get(name + kept_as)
             if kept is None or kept[0] != stamp:
                 kept = (stamp, _read(path, read, self._remedy))
-                self._contents[name] = kept
-            self._contents.move_to_end(name)
+                self._contents[name + kept_as] = kept
+            self._contents.move_to_end(name + kept_as)
             while len(self._contents) > _KEPT:
                 self._contents.popitem(last=False)
         return cast("Content", kept[1])

@@ -128,11 +128,14 @@ class EngineHost(DiffusersHost):
             mean = mean + deviation * transparency.encode_offset(picture).to(mean)
         return mean * self.scaling
 
-    def placed(self, network: Network) -> Network:
-        """A transparency network where and in the precision in which the pipeline computes."""
+    def placed(self, network: Network, *, exact: bool = False) -> Network:
+        """A transparency network where and in the precision in which the pipeline computes.
+
+        exact: a decoder too, where another precision is faster.
+        """
         dtype = self.pipeline.unet.dtype if self.device.type != "cpu" else torch.float32
         if isinstance(network, TransparentDecoder):
-            precision = dtype if self._exact else decoder_precision(self.device, dtype)
+            precision = decoder_precision(self.device, dtype, exact=exact or self._exact)
             return network.to(self.device).with_precision(precision)
         return network.to(self.device, dtype)
 

@@ -58,23 +58,30 @@ class ForgeModels:
         self._fetched(method.weights)
         return self.store.layer(method)
 
-    def load_transparency(self, family: Family, *, encoder: bool) -> None:
+    def load_transparency(self, family: Family, *, encoder: bool, exact: bool = False) -> None:
         """Read the family's decoder and, where wanted, its encoder, so that nothing is missing after sampling.
+
+        exact: as in `decode`.
 
         Raises:
             WeightsError: a file is missing and cannot be fetched, or damaged.
         """
         self._fetched(VAE_FILES[family].decoder)
-        self.store.decoder(family)
+        self.store.decoder(family, exact=exact)
         if encoder:
             self._fetched(VAE_FILES[family].encoder)
             self.store.encoder(family)
 
-    def decode(self, family: Family, pixels: Tensor, latent: Tensor, passes: int) -> Tensor:
-        """`LatentTransparency.decode` on the host's device, within half of the memory that is free there."""
-        decoder = self.store.decoder(family)
-        dtype = decoder_precision(self.backend.torch_device(), self._vae_dtype())
-        patcher = self._patcher(VAE_FILES[family].decoder, decoder, dtype)
+    def decode(
+        self, family: Family, pixels: Tensor, latent: Tensor, passes: int, *, exact: bool = False
+    ) -> Tensor:
+        """`LatentTransparency.decode` on the host's device, within half of the memory that is free there.
+
+        exact: in the precision that the published extension takes.
+        """
+        decoder = self.store.decoder(family, exact=exact)
+        dtype = decoder_precision(self.backend.torch_device(), self._vae_dtype(), exact=exact)
+        patcher = self._patcher(f"{VAE_FILES[family].decoder}{' exact' if exact else ''}", decoder, dtype)
         one_view = decoder.activation_bytes_per_pixel * pixels.shape[-2] * pixels.shape[-1]
         self.backend.load([patcher], memory=one_view)
         limit = options.decode_memory(self.backend.free_memory(patcher.load_device))

@@ -128,7 +128,9 @@ class LayerRun:
         if self.method.has_alpha:
             given = getattr(self.p, "init_images", None)
             start = upscale_button.picture(self.p)
-            self.models.load_transparency(self.method.family, encoder=bool(given) or start is not None)
+            self.models.load_transparency(
+                self.method.family, encoder=bool(given) or start is not None, exact=self.settings.latent_scale.reproduces
+            )
             if given:
                 self._watch_init(given)
             if start is not None:
@@ -261,8 +263,11 @@ class LayerRun:
         """The layer before it is trimmed; the host's picture becomes the one that is saved."""
         image, own = picture.image, self._init_pictures
         place, covered = (None, False) if own is None else own.pasted(index)
-        given = self._sampled.decoder_input(image, index, self.settings.latent_scale, place=place, covered=covered)
-        decoded = self.models.decode(self.method.family, given.pixels, given.latent, self.settings.decode_passes)
+        settings, scale = self.settings, self.settings.latent_scale
+        given = self._sampled.decoder_input(image, index, scale, place=place, covered=covered)
+        decoded = self.models.decode(
+            self.method.family, given.pixels, given.latent, settings.decode_passes, exact=scale.reproduces
+        )
         exact = decoded[0].movedim(0, -1).numpy()
         rounded = to_uint8(exact)
         layer = self._followed(clean_as_set(rounded, self.settings), given)

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from lib_layerdiffusion.hosts.diffusers.engine_host import EngineHost
+from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
+from lib_layerdiffusion.hosts.diffusers.tiny import tiny_pipeline
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder, precision
-from tests.tiny_family import new_card, shared_pipeline
+from lib_layerdiffusion.weights import WeightStore
+from tests.tiny_family import new_card, shared_pipeline, write_layers
 
 
 @pytest.mark.parametrize("has_it", [True, False])
@@ -22,6 +25,22 @@ def test_a_cpu_decodes_in_bfloat16_where_it_has_it_and_nothing_else_was_said(mon
     assert next(host.pipeline.unet.parameters()).dtype is torch.float32
 
 
+def test_pictures_of_the_older_release_are_decoded_as_exactly_as_it_did(tmp_path, monkeypatch):
+    """Whatever ran before: rounding weights to bfloat16 cannot be undone."""
+    host = EngineHost(tiny_pipeline(), new_card())
+    engine = LayerDiffusion(host, WeightStore([write_layers(tmp_path)], may_fetch=False))
+    older = "sampler latent (2024-08 release)"
+
+    def made(has_it: bool, **choices: str) -> bytes:
+        monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: has_it)
+        return engine.generate("an apple", seed=3, **choices).images[0].rgba.tobytes()
+
+    exact, quick = made(False, latent_scale=older), made(False)
+    assert made(True) != quick
+    assert made(True, latent_scale=older) == exact
+
+
 def test_other_devices_keep_their_precision(monkeypatch):
     monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: True)
-    assert precision.decoder_precision(torch.device("cuda"), torch.float16) is torch.float16
+    for exact in (False, True):
+        assert precision.decoder_precision(torch.device("cuda"), torch.float16, exact=exact) is torch.float16

@@ -226,9 +226,9 @@ def decoder_input(fake, monkeypatch):
 
     seen, decode = [], ForgeModels.decode
 
-    def watch(self, family, pixels, latent, passes):
+    def watch(self, family, pixels, latent, passes, **named):
         seen.append((pixels, latent, passes))
-        return decode(self, family, pixels, latent, passes)
+        return decode(self, family, pixels, latent, passes, **named)
 
     monkeypatch.setattr(ForgeModels, "decode", watch)
     return seen
@@ -248,12 +248,25 @@ def test_the_decoder_reads_the_vae_latent_and_unrounded_pixels(fake, ask, decode
     assert np.allclose(rounded * 255, levels.floor(), atol=1e-4)
 
 
+def test_pictures_of_the_older_release_are_decoded_as_exactly_as_it_did(fake, ask, monkeypatch):
+    """Whatever ran before: rounding weights to bfloat16 cannot be undone."""
+    from lib_layerdiffusion.networks import precision
+
+    older = ask(TRANSPARENT, latent_scale="sampler latent (2024-08 release)")
+    exact, quick = fake.run(older), fake.run(ask(TRANSPARENT))
+    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: True)
+    assert not fake.run(ask(TRANSPARENT)).same_as(quick)
+    assert fake.run(older).same_as(exact)
+
+
 def test_previews_are_made_of_what_was_decoded(fake, ask, monkeypatch):
     """Compositing the rounded layer instead would round twice, which is off by up to two levels of the exact value."""
     from lib_layerdiffusion.hosts.forge.models import ForgeModels
 
     decoded, decode = [], ForgeModels.decode
-    monkeypatch.setattr(ForgeModels, "decode", lambda *args: decoded.append(decode(*args)) or decoded[-1])
+    monkeypatch.setattr(
+        ForgeModels, "decode", lambda *args, **named: decoded.append(decode(*args, **named)) or decoded[-1]
+    )
     result = fake.run(ask(TRANSPARENT))
     exact = decoded[0][0].permute(1, 2, 0).double().numpy()
     colour, alpha = exact[..., :3], exact[..., 3:]
