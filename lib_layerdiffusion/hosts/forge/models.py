@@ -72,9 +72,7 @@ class ForgeModels:
             self._fetched(VAE_FILES[family].encoder)
             self.store.encoder(family)
 
-    def decode(
-        self, family: Family, pixels: Tensor, latent: Tensor, passes: int, *, exact: bool = False
-    ) -> Tensor:
+    def decode(self, family: Family, pixels: Tensor, latent: Tensor, passes: int, *, exact: bool = False) -> Tensor:
         """`LatentTransparency.decode` on the host's device, within half of the memory that is free there.
 
         exact: in the precision that the published extension takes.

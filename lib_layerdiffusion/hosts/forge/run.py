@@ -128,9 +128,8 @@ class LayerRun:
         if self.method.has_alpha:
             given = getattr(self.p, "init_images", None)
             start = upscale_button.picture(self.p)
-            self.models.load_transparency(
-                self.method.family, encoder=bool(given) or start is not None, exact=self.settings.latent_scale.reproduces
-            )
+            exact, encoder = self.settings.latent_scale.reproduces, bool(given) or start is not None
+            self.models.load_transparency(self.method.family, encoder=encoder, exact=exact)
             if given:
                 self._watch_init(given)
             if start is not None:
