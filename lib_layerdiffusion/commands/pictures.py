@@ -33,7 +33,7 @@ def add_parsers(subparsers: Any) -> None:
         "-o", "--output", type=Path, required=True, help=".png to write, or .ora or .psd to keep the layers"
     )
     compose.add_argument("--offset", default="0,0", metavar="X,Y", help="of the layers above the lowest, in pixels")
-    compose.add_argument("--scale", type=float, default=1.0, help="of the layers above the lowest")
+    compose.add_argument("--scale", default=1.0, help="of the layers above the lowest")
     compose.add_argument("--linear", action="store_true", help="blend linear light instead of sRGB values")
     compose.set_defaults(run=_run_compose)
     for parser in (pad, compose):
@@ -57,9 +57,12 @@ def _run_pad(arguments: argparse.Namespace) -> int:
 
 
 def _run_compose(arguments: argparse.Namespace) -> int:
+    from lib_layerdiffusion.images.compose import MAX_SCALE
     from lib_layerdiffusion.images.files import load_picture
     from lib_layerdiffusion.images.layerfile import ENDINGS, check_ending
+    from lib_layerdiffusion.settings import kinds
 
+    kinds.read_options(arguments, {"--scale": kinds.number(0, MAX_SCALE)})
     target = arguments.output
     place = _offset(arguments.offset)
     if target.suffix.lower() in ENDINGS:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lib_layerdiffusion.commands.common import add_model_arguments, model_arguments
-from lib_layerdiffusion.errors import HostError, SettingsError
+from lib_layerdiffusion.errors import HostError
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.server.service import Service
@@ -27,12 +27,12 @@ def add_parsers(subparsers: Any) -> None:
         parser.add_argument(
             "--host", default=LOCAL, help="address to listen on; 0.0.0.0 lets the network in (default %(default)s)"
         )
-        parser.add_argument("--port", type=int, default=PORT, help="port, 0 for a free one (default %(default)s)")
+        parser.add_argument("--port", default=PORT, help="port, 0 for a free one (default %(default)s)")
         parser.add_argument("--auth", default="", metavar="USER:PASSWORD", help="ask for a login")
         parser.add_argument(
             "--allow-host", action="append", default=[], metavar="NAME", help="a name that the server is called by"
         )
-        parser.add_argument("--workers", type=int, default=1, help="engines, one for each GPU (default %(default)s)")
+        parser.add_argument("--workers", default=1, help="engines, one for each GPU (default %(default)s)")
         add_model_arguments(parser)
     serve.add_argument("--ray", action="store_true", help="engines on a Ray cluster (extra [ray])")
     page.add_argument("--open", action="store_true", help="open the page in the browser")
@@ -58,12 +58,12 @@ def _run(arguments: argparse.Namespace, what: str, *, with_page: bool, opened: C
         from lib_layerdiffusion.server.app import WEB
         from lib_layerdiffusion.server.limits import Limits
         from lib_layerdiffusion.server.serving import doors_of, serve
+        from lib_layerdiffusion.settings import kinds
     except ModuleNotFoundError as error:
         raise HostError(f'The server needs {error.name}: install it with "pip install fastapi uvicorn".') from error
     # As Ctrl+C, so that everything that has an end of its own comes to it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if not 1 <= arguments.workers <= MOST_WORKERS:
-        raise SettingsError(f"Workers must be from 1 to {MOST_WORKERS}, not {arguments.workers}.")
+    kinds.read_options(arguments, {"--workers": kinds.whole(1, MOST_WORKERS), "--port": kinds.whole(0, 65535)})
     limits = Limits()
     doors = doors_of(arguments.host, arguments.auth, frozenset(arguments.allow_host), limits.body_bytes)
     service = _service(arguments, limits, WEB if with_page else None)

@@ -21,7 +21,7 @@ from lib_layerdiffusion.engine.tasks import Task, named, read_tasks
 from lib_layerdiffusion.errors import LayerDiffusionError, StorageError
 from lib_layerdiffusion.settings.kinds import whole
 
-_WORKERS = whole(1, 256)
+WORKERS = whole(1, 256)
 
 
 class Engine(Protocol):
@@ -95,7 +95,7 @@ def run_batch(job: BatchJob, way: Way, *, quiet: bool = False) -> dict[str, Any]
         LayerDiffusionError: the file or the model cannot be used, another job writes there, or nothing can be written.
         Lines that fail do not raise; the manifest and "errors" say why.
     """
-    _WORKERS.read("Workers", job.workers)
+    WORKERS.read("Workers", job.workers)
     lines = read_tasks(job.lines)
     with only_job_in(job.output):
         manifest = Manifest(job.output)

@@ -21,6 +21,7 @@ from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
 _WHOLE = re.compile(r"\s*[+-]?\d{1,40}(\.0*)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?\d{1,40}(\.\d{1,40})?\s*", re.ASCII)
 _LONG_NUMBER = 10**40
 
 
@@ -49,8 +50,25 @@ def _shown(raw: object) -> str:
         return "a number of more than 40 digits"
     if not isinstance(raw, str | int | float):
         return f"a {type(raw).__name__}"
+    if isinstance(raw, str) and _NUMBER.fullmatch(raw):  # as it is typed on a command line
+        return raw.strip()
     text = ascii(raw) if isinstance(raw, str) and not is_writable(raw) else repr(raw)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_options(arguments: object, options: Mapping[str, Kind]) -> None:
+    """Read a command line's values as they are read everywhere else; what is not given, None, is left as it is.
+
+    arguments: a namespace with an attribute for each option. options: such as "--stop-at" -> how its value is read.
+
+    Raises:
+        SettingsError: a value cannot be used; the message names the option.
+    """
+    for option, kind in options.items():
+        name = option.removeprefix("--").replace("-", "_")
+        value = getattr(arguments, name, None)
+        if value is not None:
+            setattr(arguments, name, kind.read(option, value))
 
 
 def boolean() -> Kind:

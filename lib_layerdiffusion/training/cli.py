@@ -25,22 +25,22 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     data = stages.add_parser("data", help="build the data set from the icon packages")
     data.add_argument("--data", type=Path, required=True, help="folder of the data set")
     data.add_argument("--fetch", action="store_true", help="download the packages with npm first")
-    data.add_argument("--size", type=int, default=128, help="pixels a side")
+    data.add_argument("--size", default=128, help="pixels a side")
     data.set_defaults(run=_run_data)
 
     for name in DEFAULTS:
         stage = stages.add_parser(name, help=f"train the {name} stage; starts again where it was stopped")
         _add_folders(stage)
         length = stage.add_mutually_exclusive_group(required=True)
-        length.add_argument("--minutes", type=float, help="train for this long, over all resumptions")
-        length.add_argument("--steps", type=int, help="train for this many steps")
-        stage.add_argument("--batch", type=int, help="pictures a step")
-        stage.add_argument("--learning-rate", type=float)
-        stage.add_argument("--seed", type=int, default=0)
-        stage.add_argument("--threads", type=int, default=2)
+        length.add_argument("--minutes", help="train for this long, over all resumptions")
+        length.add_argument("--steps", help="train for this many steps")
+        stage.add_argument("--batch", help="pictures a step")
+        stage.add_argument("--learning-rate")
+        stage.add_argument("--seed", default=0)
+        stage.add_argument("--threads", default=2)
         stage.add_argument("--no-bf16", action="store_true", help="compute in single precision")
         if name in ("base", "layer"):
-            stage.add_argument("--each", type=int, default=16, help="pictures of every subject")
+            stage.add_argument("--each", default=16, help="pictures of every subject")
         if name == "layer":
             stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
         stage.set_defaults(run=_run_stage, name=name)
@@ -66,8 +66,27 @@ def _workshop(arguments: argparse.Namespace) -> Any:
     return Workshop(arguments.data, arguments.runs, pipeline=arguments.pipeline, start=arguments.start, **each)
 
 
+def _read(arguments: argparse.Namespace) -> None:
+    """Read the numbers as everywhere else; the message names the option."""
+    from lib_layerdiffusion.settings import kinds
+
+    numbers = {
+        "--size": kinds.whole(32, 1024, "pixels"),
+        "--minutes": kinds.number(0.01, 1e6),
+        "--steps": kinds.whole(1, 10**9),
+        "--batch": kinds.whole(1, 4096),
+        "--learning-rate": kinds.number(0, 1),
+        "--seed": kinds.whole(0, 2**31),
+        "--threads": kinds.whole(0, 1024),
+        "--each": kinds.whole(1, 10_000),
+    }
+    kinds.read_options(arguments, numbers)
+
+
 def _run_data(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.training import data
+
+    _read(arguments)
 
     if arguments.fetch:
         data.fetch_packages(arguments.data)
@@ -83,6 +102,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.training.loop import LoopSettings
     from lib_layerdiffusion.training.sharing import SHARING_RECIPES
 
+    _read(arguments)
     methods = (*RECIPES, *SHARING_RECIPES)
     stage = arguments.method if arguments.name == "layer" else arguments.name
     if arguments.name == "layer" and stage not in methods:
