@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,10 @@ LEAST_LIKENESS = 0.6
 """Correlation below which two pictures do not show the same: an upscaled or restored one stays above 0.9."""
 SEARCH_SIDE = 256
 """Longest side in pixels of the pictures in which places are looked for before they are looked at closely."""
+MIRROR_SIDE = 96
+"""Side in pixels of the squares in which pictures are compared with their mirrored forms."""
+MIRROR_LEAD = 0.1
+"""By how much a mirrored form must be liker than the picture as it is."""
 SAME_SHAPE = 0.02
 """Relative difference of two factors up to which a change of size counts as plain scaling."""
 
@@ -139,6 +144,46 @@ def with_alpha_of(after: Picture8, rgba: Picture8, placement: Placement) -> Pict
     ):
         alpha = to_uint8(_moved(to_float(alpha), placement, *after.shape[:2]))
     return np.dstack([after, alpha])
+
+
+def find_mirroring(before: Picture8, after: Picture8) -> tuple[bool, bool]:
+    """Whether `after` shows `before` mirrored from left to right, and from top to bottom.
+
+    before, after: uint8 [H, W, 3] and [H', W', 3]. Mirrored pictures are looked for where the shape is the same.
+    """
+    factors = (after.shape[1] / before.shape[1], after.shape[0] / before.shape[0])
+    if abs(factors[0] - factors[1]) > SAME_SHAPE * max(factors):
+        return False, False
+    small = [
+        _scaled(np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32), (MIRROR_SIDE, MIRROR_SIDE))
+        for picture in (before, after)
+    ]
+    if min(float(picture.std()) for picture in small) < 0.5:
+        return False, False
+    best, likeness = (False, False), abs(_match(*small)[1]) + MIRROR_LEAD
+    for across, down in ((True, False), (False, True), (True, True)):
+        found = _match(mirrored(small[0], across=across, down=down), small[1])[1]
+        if found > likeness:
+            best, likeness = (across, down), found
+    return best
+
+
+def mirrored(picture: NDArray[Any], *, across: bool, down: bool) -> NDArray[Any]:
+    """A picture [H, W, ...] turned over from left to right, from top to bottom, or both."""
+    turned = picture[:, ::-1] if across else picture
+    return np.ascontiguousarray(turned[::-1] if down else turned)
+
+
+def carry_alpha(rgba: Picture8, before: Picture8, after: Picture8) -> Picture8 | None:
+    """What somebody made of an opaque picture, with the alpha of the picture that it came from.
+
+    rgba: uint8 [H, W, 4]. before: uint8 [H, W, 3], its colour as it was handed on. after: uint8 [H', W', 3], what came
+    of it: changed, scaled, cut or mirrored. Returns uint8 [H', W', 4], None where it does not show the same any more.
+    """
+    across, down = find_mirroring(before, after)
+    rgba, before = (mirrored(picture, across=across, down=down) for picture in (rgba, before))
+    placement = find_placement(before, after)
+    return None if placement is None else with_alpha_of(after, rgba, placement)
 
 
 def with_changes(layer: Picture8, before: PictureF, after: Picture8, placement: Placement) -> Picture8:

@@ -24,12 +24,21 @@ NO_FAMILY = "none"
 """In place of a family where the loaded model has no methods at all."""
 NO_LAYER_FILE = "no layered file"
 """On the settings page, beside the kinds of layered files."""
+EXTRAS_OURS = "pictures made with LayerDiffusion"
+EXTRAS_EVERY = "every picture with alpha"
+EXTRAS_NEVER = "no picture"
+EXTRAS = (EXTRAS_OURS, EXTRAS_EVERY, EXTRAS_NEVER)
+"""There too: what keeps its alpha in the Extras tab; the first is the default."""
 SETTINGS_PAGE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "preview_background": ("Background of previews", ""),
         "layer_file": (
             "Also save all layers of a picture as one file",
             "beside its PNGs, for Krita, GIMP and Photoshop; .psd needs psd-tools",
+        ),
+        "extras_alpha": (
+            "Keep alpha in the Extras tab",
+            "colour goes through the upscalers and scripts, alpha is brought along",
         ),
         "memory_limit": ("Memory for decoding transparency, in GiB", "0: half of what is free"),
         "models_dir": (
@@ -118,7 +127,7 @@ def panel_texts() -> tuple[str, ...]:
 
 def every_text() -> tuple[str, ...]:
     """Every English text of the panel, its buttons and a host's settings page, where explanations stand in brackets."""
-    texts = [*panel_texts(), *PREVIEW_BACKGROUNDS, NO_LAYER_FILE]
+    texts = [*panel_texts(), *PREVIEW_BACKGROUNDS, NO_LAYER_FILE, *EXTRAS]
     for row in FIELDS:
         if row.name in START_VALUES:
             texts += [start_value(row), in_brackets(row.help)]

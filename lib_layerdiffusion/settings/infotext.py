@@ -92,6 +92,11 @@ def _read_hash(layer: Layer, text: str) -> dict[Layer, str]:
     raise LayerDiffusionError(f'The {layer} picture cannot be recognised by "{text[:60]}".')
 
 
+def names_layers(infotext: str) -> bool:
+    """Whether an infotext belongs to a picture made with layers, by this extension or the reference."""
+    return any(key.lower().startswith(_OURS) for key in parse_parameters(infotext))
+
+
 def format_parameters(values: Mapping[str, object]) -> str:
     """`values` as a line of an infotext; values that would break the line are quoted as JSON."""
     return ", ".join(f"{key}: {_quoted(str(value))}" for key, value in values.items())

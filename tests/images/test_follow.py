@@ -6,7 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from lib_layerdiffusion.images.follow import Placement, find_placement, with_alpha_of, with_changes
+from lib_layerdiffusion.images.follow import (
+    Placement,
+    carry_alpha,
+    find_mirroring,
+    find_placement,
+    mirrored,
+    with_alpha_of,
+    with_changes,
+)
 
 
 def scene(height=300, width=420, seed=0):
@@ -86,3 +94,32 @@ def test_a_layer_takes_over_what_was_added():
     assert made[302:308, 422:428, :3].mean() < 6
     assert np.array_equal(made[..., 3], plain[..., 3])
     assert np.array_equal(made[:290], plain[:290])
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("change", [lambda p: p, lambda p: resized(p, 840, 600), lambda p: 255 - p])
+def test_mirrored_pictures_are_recognised(across, down, change):
+    whole = scene()
+    after = change(mirrored(whole[..., :3], across=across, down=down))
+    inverted = np.array_equal(after, 255 - mirrored(whole[..., :3], across=across, down=down))
+    expected = (False, False) if inverted else (across, down)  # an inverted one is not looked for in a mirror
+    assert find_mirroring(whole[..., :3], after) == expected
+
+
+def test_flat_and_cut_pictures_are_not_mirrored():
+    flat = np.full((60, 60, 3), 90, np.uint8)
+    assert find_mirroring(flat, flat) == (False, False)
+    assert find_mirroring(scene()[..., :3], scene()[:150, :300, :3]) == (False, False)
+
+
+def test_alpha_is_carried_into_a_mirrored_upscaled_picture():
+    whole = scene()
+    whole[..., 3] = 0
+    whole[40:90, 30:200, 3] = 255
+    after = resized(mirrored(whole[..., :3], across=True, down=False), 840, 600)
+    carried = carry_alpha(whole, whole[..., :3], after)
+    expected = resized(mirrored(whole[..., 3], across=True, down=False), 840, 600)
+    assert np.abs(carried[..., 3].astype(int) - expected).mean() < 1
+    assert np.array_equal(carried[..., :3], after)
+    assert carry_alpha(whole, whole[..., :3], scene(200, 200, seed=5)[..., :3]) is None

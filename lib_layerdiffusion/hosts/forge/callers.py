@@ -6,12 +6,14 @@ counts on one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.errors import HostError, LayerDiffusionError
+from lib_layerdiffusion.hosts.forge import options
 from lib_layerdiffusion.methods import LayerMethod
+from lib_layerdiffusion.settings.parsing import LayerSettings
 
 
 class Use(Enum):
@@ -51,6 +53,19 @@ def title_of(script: Any) -> str:
 def use_of(p: Any) -> Use:
     """What happens to the pictures of `p`."""
     return SCRIPTS.get(title_of(selected(p)).strip().lower(), Use.ALL)
+
+
+def settings_of(p: Any, is_ours: Callable[[Any], bool]) -> LayerSettings:
+    """What this extension's script is told on `p`; what is wrong with it is said by the runs that follow.
+
+    is_ours: tells this extension's script.
+    """
+    own = next((script for script in getattr(p.scripts, "alwayson_scripts", ()) if is_ours(script)), None)
+    try:
+        given = [] if own is None else p.script_args[own.args_from : own.args_to]
+        return LayerSettings.from_args(given, defaults=options.defaults())
+    except LayerDiffusionError:
+        return LayerSettings()
 
 
 def check(p: Any, method: LayerMethod) -> None:

@@ -15,6 +15,16 @@ from lib_layerdiffusion.errors import LayerDiffusionError, within_memory
 _VERBS = ("init", "setup_conds", "sample", "save_samples", "get_token_merging_ratio")
 """What the host calls on `p` outside of hooks: before, between and after sampling."""
 _SAMPLER_VERBS = ("sample", "sample_img2img")
+_MARK = "extended_by_layerdiffusion"
+
+
+def extend(owner: Any, name: str, extended: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put `extended(own)` in the place of a function of the host's modules or classes, for good; twice is once."""
+    own = getattr(owner, name)
+    if not getattr(own, _MARK, False):
+        function = extended(own)
+        setattr(function, _MARK, True)
+        setattr(owner, name, function)
 
 
 class Replacement:

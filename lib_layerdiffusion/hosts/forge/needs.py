@@ -76,7 +76,7 @@ class Feature:
 
 INIT_PICTURES = Feature("img2img with alpha", ("modules.images:resize_image",))
 OTHER_FORMATS = Feature(
-    "saving layers beside a format without alpha", ("modules.images:save_image", "modules.processing:create_infotext")
+    "alpha in other formats than PNG", ("modules.images:save_image", "modules.images:save_image_with_geninfo")
 )
 LAYER_PROMPTS = Feature(
     "prompts of single layers",

@@ -14,6 +14,7 @@ from lib_layerdiffusion.images.arithmetic import PREVIEW_BACKGROUNDS
 from lib_layerdiffusion.images.layerfile import ENDINGS
 from lib_layerdiffusion.interface import wording
 from lib_layerdiffusion.interface.controls import control
+from lib_layerdiffusion.interface.wording import EXTRAS
 from lib_layerdiffusion.settings.fields import FIELDS, START_VALUES, SettingField
 
 SECTION = ("layerdiffusion", "LayerDiffusion")
@@ -37,6 +38,7 @@ def _section() -> dict[str, Any]:
             "preview_background", _DEFAULT_BACKGROUND, gr.Radio, {"choices": list(PREVIEW_BACKGROUNDS)}
         ),
         "layer_file": _own("layer_file", _LAYER_FILES[0], gr.Radio, {"choices": list(_LAYER_FILES)}),
+        "extras_alpha": _own("extras_alpha", EXTRAS[0], gr.Radio, {"choices": list(EXTRAS)}),
         "memory_limit": _own("memory_limit", 0, gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}),
         # A client of the API must not point the server at another folder or address.
         "models_dir": _own("models_dir", "", restrict_api=True).needs_restart(),
@@ -96,6 +98,12 @@ def layer_file() -> str:
     """Ending of the file that all layers of a picture are saved in as well, "" for none."""
     chosen = _value("layer_file", _LAYER_FILES[0])
     return chosen if chosen in ENDINGS else ""
+
+
+def extras_alpha() -> str:
+    """Which pictures keep their alpha in the Extras tab, one of `wording.EXTRAS`."""
+    chosen = _value("extras_alpha", EXTRAS[0])
+    return chosen if chosen in EXTRAS else EXTRAS[0]
 
 
 def decode_memory(free: int) -> int:

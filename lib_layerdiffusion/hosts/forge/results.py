@@ -87,6 +87,15 @@ def describing(answer: Callable[..., str]) -> Callable[..., str]:
     return describe
 
 
+def say(processed: Any, *notices: str) -> None:
+    """Add sentences to the host's answer: below the pictures on the page, and in the API's info."""
+    own: Mapping[str, object] = processed.extra_generation_params
+    said = own.get(NOTICES_KEY)
+    # A mapping of its own: the run's is what infotext is made of.
+    processed.extra_generation_params = {**own, NOTICES_KEY: [*(said if isinstance(said, list) else []), *notices]}
+    processed.comments = "".join([processed.comments, *(f"{notice}\n" for notice in notices)])
+
+
 class RunResults:
     """The pictures of one run."""
 
@@ -95,7 +104,6 @@ class RunResults:
         self._sets: dict[tuple[int, int], dict[Layer, Image.Image]] = {}
         self._whole: dict[tuple[int, int], dict[Layer, Image.Image]] = {}
         self._extra: dict[str, list[Image.Image]] = {}
-        self._paths: list[tuple[Image.Image, str]] = []
         self.notices: list[str] = []
 
     def add_layer(self, image: Image.Image, iteration: int, index: int, whole: Image.Image) -> None:
@@ -111,15 +119,8 @@ class RunResults:
         mark(image, Shown(self._settings.method.layer_of(index), kind))
         self._extra.setdefault(kind, []).append(image)
 
-    def saved_as(self, image: Image.Image, path: str | None) -> None:
-        """Remember the PNG of a layer where the host itself saves in a format without alpha."""
-        if path is not None:
-            self._paths.append((image, path))
-
     def hand_over(self, processed: Any, earlier: EarlierResults, use: Use) -> None:
         """Put what comes behind the pictures into the host's answer, and give each layer its name there."""
-        for image, path in self._paths:
-            image.already_saved_as = path
         for images in self._sets.values():
             for image in images.values():
                 own = shown_on(image)

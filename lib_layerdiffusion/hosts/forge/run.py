@@ -6,7 +6,7 @@ object again (loopback), so no picture of another call can get in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -118,7 +118,7 @@ class LayerRun:
         """
         self.settings.validate_for(self._host.family())
         self.settings.condition_pictures()
-        for note in self.settings.input_notes():
+        for note in self._notes():
             self._tell(note)
         if options.layer_file():
             check_ending(options.layer_file())
@@ -137,6 +137,13 @@ class LayerRun:
         self._watch_prompts()
         self.p.extra_generation_params.update(to_infotext(self.settings))
 
+    def _notes(self) -> Iterator[str]:
+        """What is worth knowing before sampling."""
+        yield from self.settings.input_notes()
+        note = saving.format_note(self.p) if self.method.has_alpha else None
+        if note is not None:
+            yield note
+
     def _require(self) -> None:
         """Whether the host has what is asked of it.
 
@@ -147,7 +154,7 @@ class LayerRun:
             needs.require(needs.LAYER_PROMPTS)
         if self.method.has_alpha and getattr(self.p, "init_images", None):
             needs.require(needs.INIT_PICTURES)
-        if self.method.has_alpha and saving.needs_file_of_its_own(self.p):
+        if self.method.has_alpha and saving.saves_other_than_png(self.p):
             needs.require(needs.OTHER_FORMATS)
 
     def _watch_init(self, given: Sequence[Any]) -> None:
@@ -279,7 +286,6 @@ class LayerRun:
         shown = exact if np.array_equal(layer, rounded) else to_float(layer)
         self._add_extras(layer[top:bottom, left:right], shown[top:bottom, left:right], image, index)
         picture.image = saving.to_image(layer[top:bottom, left:right])
-        self._results.saved_as(picture.image, saving.save_layer(self.p, picture.image, index))
         return saving.to_image(layer) if self.settings.trim else picture.image
 
     def _add_extras(self, layer: Picture, exact: PictureF, origin: Image.Image, index: int) -> None:

@@ -11,7 +11,7 @@ import gradio as gr
 from modules import scripts
 from modules.ui_components import InputAccordion
 
-from lib_layerdiffusion.hosts.forge import needs, options, paste, saving, tiles, webui, xyz
+from lib_layerdiffusion.hosts.forge import extras, grids, needs, options, paste, saving, tiles, webui, xyz
 from lib_layerdiffusion.hosts.forge import run as runs
 from lib_layerdiffusion.hosts.forge.control import stopping
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
@@ -131,11 +131,17 @@ def _serve(_demo: Any, app: Any) -> None:
     api.add_routes(LayerDiffusionScript.models, app)
 
 
+def _is_ours(script: object) -> bool:
+    return isinstance(script, LayerDiffusionScript)
+
+
 def register(file: str) -> None:
     """Register what a host calls back beside the script's hooks, as far as it can. file: the extension's script."""
     # The host's own scripts, its plot among them, are loaded before those of extensions.
-    xyz.add_axes()
-    tiles.add_alpha(lambda one: isinstance(one, LayerDiffusionScript))
+    xyz.add_axes(_is_ours)
+    tiles.add_alpha(_is_ours)
+    grids.keep_alpha()
+    extras.keep_alpha()
     wanted: dict[str, tuple[Callable[..., Any], needs.Feature | None]] = {
         "after_component": (_WholePage().see, None),
         "ui_settings": (options.add, needs.SETTINGS_PAGE),

@@ -7,37 +7,36 @@ module `images`. For the time of its run it sees that module with three of these
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-from modules import scripts
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib_layerdiffusion.errors import LayerDiffusionError
-from lib_layerdiffusion.hosts.forge import callers, options, saving
+from lib_layerdiffusion.hosts.forge import callers, control, options, saving, webui
 from lib_layerdiffusion.hosts.forge.results import Shown, mark
-from lib_layerdiffusion.images.arithmetic import over_background, pad_rgb, to_float, to_uint8
+from lib_layerdiffusion.images.arithmetic import over_background, to_float, to_uint8
 from lib_layerdiffusion.images.follow import Placement, with_alpha_of
 from lib_layerdiffusion.images.opacity import has_transparency
+from lib_layerdiffusion.images.outputs import apart
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import Layer
 from lib_layerdiffusion.settings.parsing import LayerSettings
 
 SCRIPT_FILE = "sd_upscale.py"
-_MARK = "joins_layerdiffusion_tiles"
 
 
 def add_alpha(is_ours: Callable[[Any], bool]) -> None:
-    """Let the host's SD upscale keep alpha, once. is_ours: tells this extension's script."""
-    data = next((data for data in getattr(scripts, "scripts_data", ()) if Path(data.path).name == SCRIPT_FILE), None)
-    if data is None or getattr(data.script_class.run, _MARK, False):
-        return
-    own, module = data.script_class.run, data.module
+    """Let the host's SD upscale keep alpha. is_ours: tells this extension's script."""
+    data = webui.script_data(SCRIPT_FILE)
+    if data is not None:
+        control.extend(data.script_class, "run", partial(_with_alpha, data.module, is_ours))
 
+
+def _with_alpha(module: Any, is_ours: Callable[[Any], bool], own: Callable[..., Any]) -> Callable[..., Any]:
     def run(script: Any, p: Any, *arguments: Any) -> Any:
-        settings = _settings(p, is_ours)
+        settings = callers.settings_of(p, is_ours)
         if not settings.enabled or not settings.method.has_alpha:
             return own(script, p, *arguments)
         callers.check(p, settings.method)
@@ -48,18 +47,7 @@ def add_alpha(is_ours: Callable[[Any], bool]) -> None:
         finally:
             module.images = images
 
-    setattr(run, _MARK, True)
-    data.script_class.run = run
-
-
-def _settings(p: Any, is_ours: Callable[[Any], bool]) -> LayerSettings:
-    """What this extension's script is told on `p`; what is wrong with it is said by the runs of the tiles."""
-    own = next((script for script in getattr(p.scripts, "alwayson_scripts", ()) if is_ours(script)), None)
-    try:
-        given = [] if own is None else p.script_args[own.args_from : own.args_to]
-        return LayerSettings.from_args(given, defaults=options.defaults())
-    except LayerDiffusionError:
-        return LayerSettings()
+    return run
 
 
 def _shown(processed: Any, settings: LayerSettings) -> Any:
@@ -89,7 +77,7 @@ class TileImages:
         self._whole = whole if has_transparency(whole) else None
         if self._whole is None:
             return self._own.flatten(image, colour)
-        return saving.to_image(np.where(whole[..., 3:] > 0, whole[..., :3], to_uint8(pad_rgb(whole))))
+        return saving.to_image(apart(whole)[0])
 
     def split_grid(self, image: Image.Image, *arguments: Any, **named: Any) -> Any:
         """The upscaled picture in tiles, which have its alpha."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -62,6 +63,14 @@ def register(callback: Callable[..., Any], category: str, file: str) -> None:
         script_callbacks.add_callback(registered, callback, category=category, filename=file)
     else:
         script_callbacks.add_callback(registered, callback)
+
+
+def script_data(file: str) -> Any:
+    """What the host knows of the script that it loaded from a file of this name, None where it has none.
+
+    Importing such a script would load it a second time.
+    """
+    return next((data for data in getattr(scripts, "scripts_data", ()) if Path(data.path).name == file), None)
 
 
 def has_hook(name: str) -> bool:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from modules import scripts
-
-from lib_layerdiffusion.hosts.forge import callers
+from lib_layerdiffusion.errors import LayerDiffusionError
+from lib_layerdiffusion.hosts.forge import callers, control, webui
 from lib_layerdiffusion.hosts.forge.host import loaded_family
+from lib_layerdiffusion.hosts.forge.results import say
 from lib_layerdiffusion.images.arithmetic import ResizeMode
 from lib_layerdiffusion.methods import METHODS, LayerMethod
 from lib_layerdiffusion.settings.fields import FIELDS, PASS_COUNTS, SettingField, by_own_names
@@ -22,6 +22,7 @@ from lib_layerdiffusion.settings.parsing import LayerSettings
 ATTRIBUTE = "layerdiffusion_axis_values"
 PLOT_FILE = "xyz_grid.py"
 LABEL_PREFIX = "[LayerDiffusion] "
+EMPTY_CELL = "LayerDiffusion: {count} of the plot's cells are empty, because: {reason}"
 MODEL_AXES = frozenset({"Checkpoint name"})
 """Axes of the host's under which methods of several families may stand."""
 _ROWS = {row.name: row for row in FIELDS}
@@ -87,18 +88,46 @@ AXES = (
 )
 
 
-def add_axes() -> None:
+def add_axes(is_ours: Callable[[Any], bool]) -> None:
     """Give the host's X/Y/Z plot our axes, unless it has them; without the plot nothing happens.
 
-    The plot is taken from the list of loaded scripts, since importing it would load it a second time.
+    is_ours: tells this extension's script. With it on, what goes wrong in a cell is said below the plot.
     """
-    plot = next(
-        (data.module for data in getattr(scripts, "scripts_data", ()) if Path(data.path).name == PLOT_FILE), None
-    )
-    if plot is None or not hasattr(plot, "axis_options"):
+    data = webui.script_data(PLOT_FILE)
+    if data is None or not hasattr(data.module, "axis_options"):
         return
+    plot = data.module
     known = {option.label for option in plot.axis_options}
     plot.axis_options.extend(_option(plot, axis) for axis in AXES if axis.label not in known)
+    control.extend(data.script_class, "run", partial(_telling, plot, is_ours))
+
+
+def _telling(plot: Any, is_ours: Callable[[Any], bool], own: Callable[..., Any]) -> Callable[..., Any]:
+    """The plot's `run`, which leaves a cell empty where something goes wrong and writes why on its console."""
+
+    def run(script: Any, p: Any, *arguments: Any) -> Any:
+        if not callers.settings_of(p, is_ours).enabled:
+            return own(script, p, *arguments)
+        failed: list[str] = []
+        process = plot.process_images
+
+        def process_cell(cell: Any) -> Any:
+            try:
+                return process(cell)
+            except Exception as error:
+                failed.append(str(error) if isinstance(error, LayerDiffusionError) else repr(error))
+                raise
+
+        plot.process_images = process_cell
+        try:
+            processed = own(script, p, *arguments)
+        finally:
+            plot.process_images = process
+        for sentence in dict.fromkeys(failed):
+            say(processed, EMPTY_CELL.format(count=failed.count(sentence), reason=sentence))
+        return processed
+
+    return run
 
 
 def _option(plot: Any, axis: Axis) -> Any:

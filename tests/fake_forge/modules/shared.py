@@ -9,6 +9,9 @@ opts = SimpleNamespace(
     img2img_background_color="#ffffff",
     enable_pnginfo=True,
     save_dir=None,
+    jpeg_quality=80,
+    webp_lossless=False,
+    fake_grid_mode="RGBA",
 )
 state = SimpleNamespace(interrupted=False, textinfo=None, sampling_step=0)
 sd_model = None

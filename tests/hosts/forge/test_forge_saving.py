@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+TOGETHER = "(SD1.5) Generate Everything Together (need batch size 3)"
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 
 
@@ -23,17 +24,90 @@ def test_png_keeps_alpha_whatever_the_stealth_option(forge, ask, mode):
     assert "LayerDiffusion method" in saved.info["parameters"]
 
 
-@pytest.mark.parametrize("chosen", ["jpg", "webp"])
-def test_a_format_without_alpha_gets_a_png_beside_it(forge, ask, chosen):
+@pytest.mark.parametrize("chosen", ["jpg", "gif"])
+def test_a_format_without_alpha_becomes_png_for_layers_alone(forge, ask, chosen):
     forge.option("samples_format", chosen)
-    result = forge.run(ask(TRANSPARENT), save_images=True)
-    layer, flat = forge.saved()[-2:]
-    assert layer.suffix == ".png"
-    assert flat.suffix == f".{chosen}"
-    assert Image.open(flat).mode == "RGB"
+    result = forge.run(ask(TOGETHER, preview=False), batch_size=3, save_images=True)
+    layer, *others = forge.saved()[-3:]
+    assert [path.suffix for path in (layer, *others)] == [".png", f".{chosen}", f".{chosen}"]
     saved = Image.open(layer)
     assert np.array_equal(np.asarray(saved), result.array())
     assert "LayerDiffusion method" in saved.info["parameters"]
+    assert f"{chosen.upper()} hold no alpha" in str(result.info)
+    assert "hold no alpha" not in str(forge.run(ask(TRANSPARENT)).info)  # nothing is saved
+
+
+def infotext_of(path):
+    from modules import images
+
+    return images.read_info_from_image(Image.open(path))[0]
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_webp_has_alpha_and_its_infotext(forge, ask, lossless):
+    forge.option("samples_format", "webp")
+    forge.option("webp_lossless", lossless)
+    result = forge.run(ask(TRANSPARENT, preview=False), save_images=True)
+    path = forge.saved()[-1]
+    assert path.suffix == ".webp"
+    saved = np.asarray(Image.open(path))
+    assert np.array_equal(saved[..., 3], result.array()[..., 3])
+    if lossless:
+        assert np.array_equal(saved, result.array())
+    assert "LayerDiffusion method" in infotext_of(path)
+    assert "hold no alpha" not in str(result.info)
+
+
+def test_other_peoples_pictures_are_saved_as_ever(fake, rgba, tmp_path):
+    from modules import images
+
+    for chosen in ("jpg", "webp"):
+        path, _ = images.save_image(rgba(), tmp_path, "", 1, "a cat", chosen, info="a cat\nSteps: 2, Seed: 1")
+        assert path.endswith(chosen)
+        assert Image.open(path).mode == "RGB"
+
+
+def test_the_save_button_keeps_alpha(fake, ask, tmp_path):
+    """It saves what the gallery hands back: a picture without a mark, and the infotext beside it."""
+    from modules import images
+
+    made = fake.run(ask(TRANSPARENT, preview=False))
+    picture = Image.fromarray(made.array())
+    for chosen, expected in (("jpg", ".png"), ("webp", ".webp"), ("png", ".png")):
+        path, _ = images.save_image(
+            picture, tmp_path / chosen, "", seed=1, prompt="", extension=chosen, info=made.infotext
+        )
+        assert path.endswith(expected)
+        assert np.array_equal(np.asarray(Image.open(path))[..., 3], made.array()[..., 3])
+
+
+def test_what_formats_keep_is_found_by_writing_them(fake):
+    from lib_layerdiffusion.hosts.forge.saving import keeps_alpha
+
+    kept = {name: keeps_alpha(name) for name in ("png", "webp", "tiff", "jpg", "jpeg", "gif", "bmp", "no such format")}
+    assert [name for name, keeps in kept.items() if keeps] == ["png", "webp", "tiff"]
+
+
+def test_the_api_answers_where_the_host_cannot_encode(fake, ask):
+    fake.option("samples_format", "avif")
+    result = fake.run(ask(TOGETHER), batch_size=3)
+    assert [image.format for image in result.images] == ["PNG"] * 4
+    assert result.images[0].mode == "RGBA"
+
+
+def test_grids_have_alpha_and_texts_a_background(fake, rgba, rgb):
+    from modules import images
+
+    layer, plain = rgba(), rgb()
+    grid = images.image_grid([layer, plain], rows=1)
+    assert np.array_equal(np.asarray(grid)[:, :64, 3], np.asarray(layer)[..., 3])
+    assert (np.asarray(grid)[:, 64:, 3] == 255).all()
+    shown = np.asarray(images.draw_grid_annotations(grid, 64, 64, [[], []], [[]]))[20:]
+    clear = np.asarray(layer)[..., 3] == 0
+    greys = shown[:, :64][clear]
+    assert (greys.max(axis=1) == greys.min(axis=1)).all()  # the checkerboard, not the colour hidden there
+    assert np.array_equal(shown[:, 64:], np.asarray(plain))
+    assert images.image_grid([plain, plain]).getextrema()[-1] == (255, 255) or images.image_grid([plain]).mode == "RGB"
 
 
 @pytest.mark.parametrize("chosen", ["png", "jpg", "webp"])

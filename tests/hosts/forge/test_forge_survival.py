@@ -248,6 +248,52 @@ def test_a_method_of_another_family_is_said_before_a_plots_first_cell(fake, ask)
     axis.confirm(p, [TRANSPARENT, XL_TRANSPARENT])
 
 
+def test_what_goes_wrong_in_a_plots_cell_is_said_below_it(fake, ask, monkeypatch):
+    from types import SimpleNamespace
+
+    from modules import processing, scripts
+
+    from lib_layerdiffusion.hosts.forge import xyz
+
+    class Plotter:
+        """As the host's: a cell that fails is an empty picture."""
+
+        def title(self):
+            return "X/Y/Z plot"
+
+        def run(self, p):
+            whole = None
+            for method in (TRANSPARENT, XL_TRANSPARENT, XL_TRANSPARENT, None):
+                cell = processing.shallow_copy(p)
+                xyz.AXES[0].apply(cell, method or TRANSPARENT, [])
+                if method is None:
+                    cell.steps = "many"
+                try:
+                    whole = whole or module.process_images(cell)
+                    whole = module.process_images(cell) if method is not TRANSPARENT else whole
+                except Exception:  # noqa: BLE001
+                    whole.images.append(Image.new("P", (64, 64)))
+            return whole
+
+    module = SimpleNamespace(axis_options=[], AxisOption=lambda *_, **__: SimpleNamespace(label=""))
+    module.process_images = own = processing.process_images
+    data = SimpleNamespace(path="/host/scripts/xyz_grid.py", script_class=Plotter, module=module)
+    monkeypatch.setattr(scripts, "scripts_data", [data], raising=False)
+    for _ in range(2):
+        xyz.add_axes(lambda script: isinstance(script, fake.script_class))
+    p = fake._processing(ask(TRANSPARENT, preview=False), False, {"script": Plotter()})
+    p.scripts.alwayson_scripts = p.scripts.scripts
+    processed = p.scripts.run(p)
+    notices = processed.extra_generation_params[NOTICES_KEY]
+    assert [notice[:48] for notice in notices if "cells are empty" in notice] == [
+        "LayerDiffusion: 2 of the plot's cells are empty,",
+        "LayerDiffusion: 1 of the plot's cells are empty,",
+    ]
+    assert "SDXL" in notices[0]
+    assert all(notice in processed.comments for notice in notices)
+    assert module.process_images is own
+
+
 def test_a_foreground_without_alpha_is_told_of(fake, ask, rgb, rgba):
     told = fake.run(ask(FG_TO_BG, foreground=np.asarray(rgb())), batch_size=2)
     assert "opaque throughout" in told.info["comments"]

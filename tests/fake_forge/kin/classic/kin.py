@@ -11,8 +11,9 @@ def prepare():
     kind.play("classic", TuplePatcher, add_lora=add_lora)
     kind.of_ldm_patched()
     from ldm_patched.modules import names
-    from modules import images, script_callbacks
+    from modules import images, script_callbacks, shared
 
+    shared.opts.fake_grid_mode = "RGB"
     names.add_modules()
     names.without_canvas()
     kind.without_options(names.old_prompts)
