@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--forge-root",
         type=Path,
         default=None,
-        help="a checkout of Stable Diffusion WebUI Forge to run the contract tests in",
+        help="a folder of Forge, Forge Neo, reForge or Forge classic to run the contract tests in",
     )
     parser.addoption(
         "--alpha-matrix",

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from lib_layerdiffusion.settings.fields import FIELDS
+from tests.hosts.forge import starting
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "layerdiffusion.py"
@@ -268,7 +269,7 @@ def _interrupted_at(step: int | None) -> Iterator[None]:
 
 
 class RealForge:
-    """The script in a real Forge in this process, through the functions behind its API.
+    """The script in a real host in this process, through the functions behind its API; which host is found out.
 
     The checkout needs checkpoints random_sd15.safetensors (and random_sdxl.safetensors) and the layer files; its Python
     packages have to be installed for the Python that runs the tests.
@@ -278,7 +279,7 @@ class RealForge:
     side = 64
 
     def __init__(self, forge: Path, folder: Path) -> None:
-        self.forge, self.name = forge, forge.name
+        self.forge, self.name = forge, starting.host_name(forge)
         second = folder / "checkpoints"
         second.mkdir(parents=True)
         (second / SECOND).symlink_to(forge / "models" / "Stable-diffusion" / "random_sd15.safetensors")
@@ -292,12 +293,7 @@ class RealForge:
         os.environ["HF_HUB_OFFLINE"] = "1"
         os.chdir(forge)
         sys.path.insert(0, str(forge))
-        flags = (
-            "--always-cpu --skip-torch-cuda-test --skip-prepare-environment --skip-install --nowebui --api --no-half"
-        )
-        flags += " --skip-python-version-check --skip-version-check --no-hashing --no-download-sd-model"
-        sys.argv = ["launch.py", *flags.split(), "--data-dir", str(folder), "--models-dir", str(forge / "models")]
-        sys.argv += ["--ckpt-dir", str(second)]
+        sys.argv = ["launch.py", *starting.flags(forge, folder, second)]
         import launch  # noqa: F401
         import webui
         from fastapi import FastAPI
@@ -365,18 +361,22 @@ class RealForge:
         self.options["sd_model_checkpoint"] = name
 
     def run(self, args: list[Any] | None = None, *, img2img: bool = False, **body: Any) -> Result:
+        from modules import scripts
         from modules.api import models
 
         body = {"prompt": "an apple", "steps": 2, "cfg_scale": 2, "seed": 1, "sampler_name": "Euler", **body}
         body = {"width": self.side, "height": self.side, **body}
         body["alwayson_scripts"] = {} if args is None else {"layerdiffusion": {"args": args}}
         others, first = body.pop("others", ()), body.pop("firstpass_image", None)
+        step = body.pop("interrupt_at", None)
         self._translate(body)
+        starting.skip_what_is_not_there(body, scripts.scripts_img2img if img2img else scripts.scripts_txt2img)
         kind = models.StableDiffusionImg2ImgProcessingAPI if img2img else models.StableDiffusionTxt2ImgProcessingAPI
         self.reports.clear()
         try:
-            with self._beside(others, img2img), _upscaling(first), _interrupted_at(body.pop("interrupt_at", None)):
-                answer = (self.api.img2imgapi if img2img else self.api.text2imgapi)(kind(**body))
+            with self._beside(others, img2img), _upscaling(first), _interrupted_at(step):
+                request = kind(**starting.known_fields(body, kind))
+                answer = (self.api.img2imgapi if img2img else self.api.text2imgapi)(request)
         except Exception as error:  # noqa: BLE001
             return Result(error=error, reports=list(self.reports))
         images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer.images]
@@ -390,15 +390,16 @@ class RealForge:
             body["alwayson_scripts"][title] = {"args": values}
         if "script" in body:
             body["script_name"], body["script_args"] = body.pop("script")
+        body["override_settings"] = starting.known_options(body["override_settings"])
         body["override_settings_restore_afterwards"] = False
         guidance = body.pop("guidance", None)
         if guidance == "tome":
-            body["override_settings"]["token_merging_ratio"] = 0.5
+            body["override_settings"] |= starting.known_options({"token_merging_ratio": 0.5})
         elif guidance:
             title, values = GUIDANCE[guidance]
             body["alwayson_scripts"][title] = {"args": values}
         else:
-            body["override_settings"]["token_merging_ratio"] = 0.0
+            body["override_settings"] |= starting.known_options({"token_merging_ratio": 0.0})
         if body.get("enable_hr"):
             # The host's API has no defaults for these that its own second pass can use.
             body.update(hr_additional_modules=["Use same choices"], denoising_strength=0.75, hr_cfg=2, hr_scale=1.5)
@@ -409,9 +410,11 @@ class RealForge:
             body["mask"] = encoded(body["mask"])
 
     def cells(self, args: list[Any], seeds: list[int]) -> list[Result]:
-        values = ",".join(map(str, seeds))
-        script = [1, values, [], 0, "", [], 0, "", [], False, True, False, False, False, False, False, 0, False]
-        result = self.run(args, steps=2, script_name="x/y/z plot", script_args=script)
+        from modules import scripts
+
+        plot = next(one for one in scripts.scripts_txt2img.selectable_scripts if one.title().lower() == "x/y/z plot")
+        values = starting.plot_arguments(plot, seeds)
+        result = self.run(args, steps=2, script_name="x/y/z plot", script_args=values)
         pictures = [image for image in result.images if image.size == (self.side, self.side)]
         return [Result([image], result.error, result.reports) for image in pictures]
 

@@ -1,0 +1,97 @@
+"""How a real host is started in a test process: which it is, its flags for a CPU, and what it does not have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_layerdiffusion.hosts.forge.installation import Installation
+
+_ARGUMENT_FILES = (
+    "modules/cmd_args.py",
+    "backend/args.py",
+    "ldm_patched/modules/args_parser.py",
+    "modules_forge/shared.py",
+    "modules_forge/cmd_args.py",
+)
+_WANTED = (
+    ("--always-cpu", "--cpu"),
+    ("--no-half", "--all-in-fp32", "--force-fp32"),
+    ("--skip-torch-cuda-test",),
+    ("--skip-prepare-environment",),
+    ("--skip-install",),
+    ("--skip-python-version-check",),
+    ("--skip-version-check",),
+    ("--nowebui",),
+    ("--no-hashing",),
+    ("--no-download-sd-model",),
+)
+"""Each the names that hosts have for one flag; the first that a host knows is taken."""
+_NEO_ATTENTION = ("--attention-pytorch", "--use-pytorch-cross-attention")
+"""Neo's own choice fails on a CPU."""
+
+
+def host_name(root: Path) -> str:
+    """Which of the hosts the checkout is."""
+    return Installation(root).name
+
+
+def flags(root: Path, folder: Path, checkpoints: Path) -> list[str]:
+    """For a run on the CPU in float32; models are those of the checkout, everything that is written goes into `folder`.
+
+    checkpoints: a second folder of checkpoints.
+    """
+    known = "".join((root / name).read_text(encoding="utf-8") for name in _ARGUMENT_FILES if (root / name).is_file())
+
+    def first(*names: str) -> list[str]:
+        return [name for name in names if f'"{name}"' in known][:1]
+
+    wanted = [*_WANTED, _NEO_ATTENTION] if host_name(root) == "Forge Neo" else _WANTED
+    given = [flag for names in wanted for flag in first(*names)]
+    models = first("--models-dir")
+    if not models:
+        (folder / "models").symlink_to(root / "models")
+    given += [*models, *([str(root / "models")] if models else [])]
+    return [*given, "--api", "--data-dir", str(folder), *first("--ckpt-dir", "--ckpt-dirs"), str(checkpoints)]
+
+
+def skip_what_is_not_there(body: dict[str, Any], runner: Any) -> None:
+    """Skip a test that asks for a script or an upscaler which this host does not have. body: of a request."""
+    from modules import shared
+
+    titles = {script.title().lower() for script in runner.scripts}
+    asked = [*body.get("alwayson_scripts", {}), *filter(None, [body.get("script_name")])]
+    missing = [title for title in asked if title.lower() not in titles]
+    upscaler = body.get("hr_upscaler")
+    upscalers = {one.name for one in shared.sd_upscalers} | set(shared.latent_upscale_modes)
+    if upscaler is not None and upscaler not in upscalers:
+        missing.append(upscaler)
+    if missing:
+        pytest.skip(f"this host has no {', '.join(missing)}")
+
+
+def known_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that the host has."""
+    from modules import shared
+
+    return {name: value for name, value in options.items() if name in shared.opts.data_labels}
+
+
+def known_fields(body: dict[str, Any], model: Any) -> dict[str, Any]:
+    """What the host's API knows of a request; `model` is the class of its requests."""
+    fields = getattr(model, "model_fields", None) or model.__fields__
+    return {name: value for name, value in body.items() if name in fields}
+
+
+def plot_arguments(script: Any, seeds: Iterable[int]) -> list[Any]:
+    """Of the X/Y/Z plot with seeds along X, whatever further arguments the host's has."""
+    values: dict[str, Any] = {
+        "x_type": 1, "x_values": ",".join(map(str, seeds)), "y_type": 0, "y_values": "", "z_type": 0, "z_values": "",
+        "x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": [],
+        "include_lone_images": True, "margin_size": 0, "items_per_grid": 0, "row_count": 0,
+    }  # fmt: skip
+    return [values.get(name, False) for name in list(inspect.signature(script.run).parameters)[1:]]
