@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from os import stat_result
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ _SENTENCES = {
 
 class _Page(StaticFiles):
     """The page's files; a browser asks each time whether they have changed."""
+
+    def lookup_path(self, path: str) -> tuple[str, stat_result | None]:
+        """Where a file is; a name that no file can have is the name of none."""
+        try:
+            return super().lookup_path(path)
+        except (OSError, ValueError):
+            return "", None
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """One file."""

@@ -207,5 +207,5 @@ def _part(request: PictureRequest, method: LayerMethod, batch: int) -> Part:
     return Part(steps, batch * passes, pixels * batch * frames, pixels)
 
 
-RESULT = re.compile(r"([0-9a-f]{32})-(\d{1,4})-([a-z]+(?:-(?:preview|origin))?)")
+RESULT = re.compile(r"([0-9a-f]{32})-(\d{1,4})-([a-z]+(?:-(?:preview|origin|rgb|mask))?)")
 """Name of a result: its run, number and layer."""

@@ -192,6 +192,7 @@ class Runs:
             return Json(self._service.view(job), status_code=202)
         while not job.state.is_final:
             await asyncio.sleep(_TICK)
+            job.look()
             if await request.is_disconnected():
                 self._board.stop(job)
         if job.state is not State.DONE:

@@ -8,6 +8,7 @@ a body is read, and while it comes.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import ipaddress
@@ -38,6 +39,11 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 _SAFE = frozenset({"GET", "HEAD"})
+_ONCE = frozenset({"host", "origin", "sec-fetch-site", "authorization", "content-length"})
+"""Headers that decide; where one comes twice, the two ends of a proxy may each believe another."""
+
+_UNREAD = frozenset({400, 408, 413, 503})
+"""Answers after which a connection ends, since the rest of a body may come on it."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,16 @@ class Doors:
     """What is let in.
 
     host: address that is listened on. names: that the server may be called by beside its addresses. auth:
-    "user:password", "" for none. body_bytes: largest body.
+    "user:password", "" for none. body_bytes: largest body. bodies_bytes: of all requests that are being answered
+    together. body_seconds: how long a part of a body may be awaited.
     """
 
     host: str = "127.0.0.1"
     names: frozenset[str] = frozenset()
     auth: str = field(default="", repr=False)
     body_bytes: int = 64 << 20
+    bodies_bytes: int = 512 << 20
+    body_seconds: float = 30.0
 
     @property
     def is_local(self) -> bool:
@@ -104,10 +113,11 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware in front of an app."""
+    """ASGI middleware in front of an app. held: bytes of bodies in requests that are not answered yet."""
 
     def __init__(self, app: App, doors: Doors) -> None:
         self._app, self._doors = app, doors
+        self.held = 0
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with a status and a sentence."""
@@ -116,8 +126,8 @@ class Guard:
             return
         if scope["type"] != "http":
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(scope["method"], headers)
+        named = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        refusal = _ambiguity([name for name, _ in named]) or self._refusal(scope["method"], dict(named))
         if refusal is not None:
             await _answer(send, *refusal)
             return
@@ -126,10 +136,16 @@ class Guard:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                if message["status"] in _UNREAD:
+                    extra.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in own)]
             await send(message)
 
-        await self._app(scope, self._counted(receive), with_headers)
+        body = _Body(receive, self._doors, self)
+        try:
+            await self._app(scope, body.receive, with_headers)
+        finally:
+            self.held -= body.bytes
 
     def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and sentence for what is not let in."""
@@ -143,37 +159,53 @@ class Guard:
             return 403, "Requests from other sites' pages are refused."
         if not self._doors.lets_in(headers.get("authorization", "")):
             return 401, "This server asks for a login: send the user and password that it was started with."
-        if headers.get("content-length", "0").isdigit() and int(headers.get("content-length", "0")) > self._limit:
-            return 413, self._too_large
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length[:20]) > self._doors.body_bytes:
+            return 413, _too_large(self._doors)
         return None
 
-    @property
-    def _limit(self) -> int:
-        return self._doors.body_bytes
 
-    @property
-    def _too_large(self) -> str:
-        return f"The request is larger than {self._limit >> 20} MiB: send smaller pictures."
+class _Body:
+    """A request's body while it comes; raises what the app, which is reading, answers."""
 
-    def _counted(self, receive: Receive) -> Receive:
-        """`receive` that stops where a body of unknown length gets too long."""
-        total = 0
+    def __init__(self, receive: Receive, doors: Doors, guard: Guard) -> None:
+        self._receive, self._doors, self._guard = receive, doors, guard
+        self._is_whole = False
+        self.bytes = 0
 
-        async def counted() -> Message:
-            nonlocal total
-            message = await receive()
-            total += len(message.get("body", b""))
-            if total > self._limit:
-                raise HTTPException(413, self._too_large)  # answered by the app, which is reading
-            return message
+    async def receive(self) -> Message:
+        """The next part; what comes behind the last one may take any time."""
+        if self._is_whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._doors.body_seconds)
+        except asyncio.TimeoutError as error:
+            raise HTTPException(408, "The request stopped coming: send it again.") from error
+        came = len(message.get("body", b""))
+        self.bytes += came
+        self._guard.held += came
+        self._is_whole = not message.get("more_body", False)
+        if self.bytes > self._doors.body_bytes:
+            raise HTTPException(413, _too_large(self._doors))
+        if self._guard.held > self._doors.bodies_bytes:
+            raise HTTPException(503, "Too much is being sent at once: try again in a while.")
+        return message
 
-        return counted
+
+def _ambiguity(names: list[str]) -> tuple[int, str] | None:
+    if any(names.count(name) > 1 for name in _ONCE) or {"content-length", "transfer-encoding"} <= set(names):
+        return 400, "A header comes twice, or the length is said in two ways."
+    return None
+
+
+def _too_large(doors: Doors) -> str:
+    return f"The request is larger than {doors.body_bytes >> 20} MiB: send smaller pictures."
 
 
 async def _answer(send: Send, status: int, sentence: str) -> None:
     body = json.dumps({"detail": sentence}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"connection", b"close")] if status == 413 else []
+    headers += [(b"connection", b"close")] if status in _UNREAD else []
     headers += [(b"www-authenticate", b'Basic realm="LayerDiffusion", charset="UTF-8"')] if status == 401 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

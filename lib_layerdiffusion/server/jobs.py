@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.server.asking import Asked
@@ -125,6 +127,8 @@ class Board:
         with self._changed:
             if len(self._waiting) >= self.limits.queue:
                 raise BusyError(f"{len(self._waiting)} runs are waiting already: try again in a while.")
+            if self._waiting and sum(_given_bytes(one) for one in (*self._waiting, job)) > self.limits.waiting_bytes:
+                raise BusyError("The pictures of the runs that wait take too much memory: try again in a while.")
             self._jobs[job.id] = job
             self._waiting.append(job)
             self._changed.notify_all()
@@ -248,6 +252,11 @@ class Board:
             sizes = [sum(_bytes_of(job)) for job in kept]
             while len(kept) > 1 and sum(sizes) > self.limits.kept_bytes:
                 del self._jobs[kept.pop(0).id], sizes[0]
+
+
+def _given_bytes(job: Job) -> int:
+    """Of the pictures that a run begins with."""
+    return sum(value.nbytes for value in job.asked.arguments.values() if isinstance(value, np.ndarray))
 
 
 def _bytes_of(job: Job) -> Iterator[int]:

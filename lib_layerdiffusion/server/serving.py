@@ -78,6 +78,7 @@ def _server(service: Service, doors: Doors) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        ws="none",
         timeout_graceful_shutdown=_FAREWELL,
         h11_max_incomplete_event_size=64 << 10,
     )

@@ -269,3 +269,15 @@ class TestEvents:
         answer = client.http.get(f"{PREFIX}/jobs/{job}/events")
         assert answer.text.count("event: job") == 1
         assert "no such run" in client.get(f"jobs/{'0' * 32}/events", status=404)["detail"]
+
+
+def test_every_address_of_a_run_is_there(client):
+    job = client.run(preview=True, rgb_and_mask=True, output_origin=True, steps=1)
+    (picture,) = job["pictures"]
+    (layer,) = picture["layers"]
+    named = {kind: layer[kind] for kind in ("url", "preview", "origin", "rgb", "mask")}
+    assert all(named.values())
+    modes = {kind: client.picture(url).mode for kind, url in named.items()}
+    assert modes == {"url": "RGBA", "preview": "RGB", "origin": "RGB", "rgb": "RGB", "mask": "L"}
+    for url in (*picture["files"].values(), job["zip"]):
+        assert client.get(url).content

@@ -207,3 +207,19 @@ class TestCheckpoints:
         unknown = _for_checkpoint("nothing like it", xl)
         assert unknown[1] == ""
         assert {name for name, _ in unknown[0]["choices"]} == set(METHODS)
+
+
+def takes_files(component):
+    """Whether gradio fetches what a request names for this component (CVE-2024-47167 in the release hosts pin)."""
+    model = getattr(component, "data_model", None)
+    return model is not None and "FileData" in str(model.model_json_schema())
+
+
+def test_our_inputs_give_gradio_nothing_to_fetch_that_the_hosts_own_do_not(host_page):
+    from lib_layerdiffusion.hosts.forge import webui
+
+    ours = [component for tab in host_page.tabs for component in tab.inputs]
+    kinds = {type(component) for component in ours if takes_files(component)}
+    if webui.optional("modules_forge.forge_canvas.canvas", "ForgeCanvas") is not None:
+        assert kinds == set()  # the canvas hands pictures over as text
+    assert kinds <= {gr.Image}  # which img2img and PNG Info of every host are made of
