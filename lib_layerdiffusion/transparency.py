@@ -106,6 +106,8 @@ class LatentTransparency:
     ) -> Tensor:
         if self.decoder is None:
             raise InputError("No transparency decoder is loaded.")
+        if _device_of(self.decoder).type == "cuda":
+            _as_pictures_are(self.decoder)
         results: list[Tensor] = []
         total = passes * pixels.shape[0]
         for index in range(pixels.shape[0]):
@@ -264,6 +266,13 @@ def _return_unused(device: torch.device) -> None:
     """Give back what torch keeps of a GPU's memory: after running out, it is in pieces of the wrong size."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _as_pictures_are(network: torch.nn.Module) -> None:
+    """Put kernels in channels_last like the maps: else every convolution copies its weight first."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _device_of(network: torch.nn.Module) -> torch.device:

@@ -47,13 +47,18 @@ class AttentionBlock(nn.Module):
         batch, width, height, columns = x.shape
         # A view where the memory format is channels_last: no transposing copy.
         tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
+        out = self.attended(tokens).view(batch, height, columns, width).permute(0, 3, 1, 2)
+        return out.add_(x)
+
+    def attended(self, tokens: Tensor) -> Tensor:
+        """What attention makes of normalised tokens, [B, N, C] -> [B, N, C]."""
+        batch, count, width = tokens.shape
         q, k, v = (
-            project(tokens).view(batch, height * columns, -1, self.head_width).transpose(1, 2)
+            project(tokens).view(batch, count, -1, self.head_width).transpose(1, 2)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, height * columns, width)
-        out = self.to_out[0](attended).view(batch, height, columns, width).permute(0, 3, 1, 2)
-        return out.add_(x)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, count, width)
+        return self.to_out[0](attended)
 
 
 class Downsample(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lib_layerdiffusion.networks import gpu_blocks
 from lib_layerdiffusion.networks.decoder_blocks import DownLevel, MiddleLevel, UpLevel, normalised_silu
 from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
 
@@ -175,6 +176,8 @@ class TransparentDecoder(nn.Module):
             raise ValueError(f"height and width must be multiples of {self.size_multiple}, not {height}x{width}")
         if latent.shape[-2:] != (height // self.latent_factor, width // self.latent_factor):
             raise ValueError(f"the latent of {height}x{width} pixels cannot have {tuple(latent.shape[-2:])} positions")
+        if gpu_blocks.fits(pixels):
+            return self._on_gpu(pixels, latent)
         x = self.conv_in(pixels.to(self.conv_in.weight.dtype))
         kept = [x]
         for level, block in enumerate(self.down_blocks):
@@ -188,6 +191,22 @@ class TransparentDecoder(nn.Module):
         for block in self.up_blocks:
             x = block(x, kept)
         return self.conv_out(normalised_silu(self.conv_norm_out, x.to(self.conv_norm_out.weight.dtype)))
+
+    def _on_gpu(self, pixels: Tensor, latent: Tensor) -> Tensor:
+        """`forward` in the blocks that suit a GPU."""
+        x = gpu_blocks.convolved(self.conv_in, pixels.to(self.conv_in.weight))
+        kept = [x]
+        for level, block in enumerate(self.down_blocks):
+            if level == self.latent_level:
+                added = self.latent_conv_in(latent.to(self.latent_conv_in.weight))
+                x = gpu_blocks.Map(x.values + added.to(x.values.dtype), x.bias)
+            x = gpu_blocks.down(block, x, kept)  # pyright: ignore[reportArgumentType]
+            if level == 0:
+                kept[:] = [item.to(self.dtype) for item in kept]
+        x = gpu_blocks.middle(self.mid_block, x)
+        for block in self.up_blocks:
+            x = gpu_blocks.up(block, x, kept)  # pyright: ignore[reportArgumentType]
+        return self.conv_out(gpu_blocks.normalised([x.to(self.conv_norm_out.weight.dtype)], self.conv_norm_out))
 
 
 def _kept_widths(channels: Sequence[int], layers: int) -> list[int]:

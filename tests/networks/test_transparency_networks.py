@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib_layerdiffusion.errors import WeightsError
-from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
+from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder, gpu_blocks
 from lib_layerdiffusion.networks.decoder_blocks import Upsample
 from lib_layerdiffusion.networks.transparent_encoder import zero_last_convolution
 from tests.golden import expected, filled, rgba, tensor, thinned
@@ -115,3 +115,37 @@ def test_a_zeroed_encoder_is_the_identity():
     encoder = TransparentEncoder(widths=(4, 8, 8, 8))
     zero_last_convolution(encoder)
     assert not encoder(torch.rand(1, 4, 32, 16)).any()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 2e-2), (torch.bfloat16, 1e-1)])
+@pytest.mark.parametrize("channels", [SMALL, (32, 64, 96, 128)])
+@torch.no_grad()
+def test_blocks_for_gpus_compute_the_same(channels, dtype, tolerance, monkeypatch):
+    torch.manual_seed(0)
+    network = TransparentDecoder(channels=channels).eval()
+    for parameter in network.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))  # norms and biases are ones and nearly noughts otherwise
+    pixels, latent = torch.rand(2, 3, 64, 32), torch.randn(2, 4, 8, 4)
+    exact = network(pixels, latent)
+    network.with_precision(dtype).to(memory_format=torch.channels_last)
+    monkeypatch.setattr(gpu_blocks, "fits", lambda pixels: True)
+    usual = torch.channels_last
+    result = network(pixels.contiguous(memory_format=usual), latent.contiguous(memory_format=usual))
+    assert result.is_contiguous(memory_format=usual)
+    torch.testing.assert_close(result.float(), exact, atol=tolerance * float(exact.abs().max()), rtol=0)
+
+
+@torch.no_grad()
+def test_blocks_for_gpus_normalise_maps_far_from_zero():
+    torch.manual_seed(0)
+    norm = torch.nn.GroupNorm(4, 48)
+    parts = [torch.randn(2, width, 6, 10) + 50 * torch.randn(width, 1, 1) for width in (32, 16)]
+    wanted = torch.nn.functional.silu(norm(torch.cat(parts, 1)))
+    biases = [torch.randn(32), None]
+    maps = [
+        gpu_blocks.Map(
+            (part if bias is None else part - bias[:, None, None]).contiguous(memory_format=torch.channels_last), bias
+        )
+        for part, bias in zip(parts, biases, strict=True)
+    ]
+    torch.testing.assert_close(gpu_blocks.normalised(maps, norm), wanted, atol=1e-4, rtol=0)
