@@ -4,4 +4,5 @@ import sys
 
 from lib_layerdiffusion.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes of a pool import this module as well
+    sys.exit(main())

@@ -12,19 +12,22 @@ WIDTHS = (24, 48, 96)
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges patches of about 30 pixels: RGBA [N, 4, H, W] in [0, 1] -> [N, 1, H/8, W/8], high for true ones."""
+    """Judges patches of about 30 pixels: pictures [N, C, H, W] in [0, 1] -> [N, 1, H/8, W/8], high for true ones.
 
-    def __init__(self) -> None:
+    channels: 4 for RGBA, 3 for RGB.
+    """
+
+    def __init__(self, channels: int = 4) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 4
+        before = channels
         for width in WIDTHS:
             layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.GroupNorm(4, width), nn.SiLU()]
             before = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 1))
 
-    def forward(self, rgba: Tensor) -> Tensor:
-        return self.layers(rgba * 2 - 1)
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layers(pictures * 2 - 1)
 
 
 def premultiplied(rgba: Tensor) -> Tensor:

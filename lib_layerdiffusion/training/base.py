@@ -1,6 +1,6 @@
 """Stage `base`: the text-to-picture UNet and its text encoder, on latents of subjects on grey and in scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.networks.sharing_run import attend
-from lib_layerdiffusion.training.loop import device_of, fastest_device
+from lib_layerdiffusion.training.devices import device_of, fastest_device
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
-from lib_layerdiffusion.training.text import new_text_encoder, prompt, write_tokenizer
+from lib_layerdiffusion.training.text import Prompts, new_text_encoder, write_tokenizer
 from lib_layerdiffusion.training.vae import save_grid
 from lib_layerdiffusion.training.variety import Depictions
 
@@ -38,7 +38,6 @@ SCHEDULER: dict[str, Any] = {
     # Without effect for this spacing; StableDiffusionPipeline warns about any other value.
     "steps_offset": 1,
 }
-EMPTY_TEXT_SHARE = 0.1
 SCENE_SHARE = 0.07
 BLENDED_SHARE = 0.25
 """For how many of the pictures there is one in a scene as well."""
@@ -54,7 +53,7 @@ def new_unet(size: int = 128) -> nn.Module:
 
     widths, down = (64, 96, 96), ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
     if size >= LARGE_SIDE:
-        widths, down = (32, *widths), ("DownBlock2D", *down)
+        widths, down = (64, *widths), ("DownBlock2D", *down)
     up = tuple(kind.replace("Down", "Up") for kind in reversed(down))
     levels = {"block_out_channels": widths, "down_block_types": down, "up_block_types": up}
     return UNet2DConditionModel(**UNET_CONFIG, **levels, sample_size=size // 8)
@@ -72,7 +71,7 @@ class PreciseAttention:
 
     Under bfloat16 autocast on a CPU the backward pass of torch's fused attention is two to five times slower in
     bfloat16 than in float32 at this family's sizes, and takes more than a third of a step; linear layers stay as they
-    are.
+    are. On a GPU it is the other way round, and attention stays in the precision that it comes in.
     """
 
     def __call__(
@@ -86,10 +85,10 @@ class PreciseAttention:
         """Hidden states [B, N, C] and text [B, M, D] -> [B, N, C]."""
         del attention_mask, options
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            layer(states).float()
-            for layer, states in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
-        )
+        query, key, value = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
+        if hidden_states.device.type != "cpu":
+            return attn.to_out[0](attend(query, key, value, attn.heads))
+        query, key, value = (states.float() for states in (query, key, value))
         with torch.autocast(hidden_states.device.type, enabled=False):
             found = attend(query, key, value, attn.heads)
         return attn.to_out[0](found.to(hidden_states.dtype))
@@ -123,10 +122,12 @@ def velocity_loss(
     *,
     prediction: str = "v_prediction",
 ) -> Tensor:
-    """Mean squared error of the predicted velocity (or, for `prediction` "epsilon", noise) at random times."""
-    times = torch.randint(len(alphas), (len(latents),), generator=generator)
-    noise = torch.randn(latents.shape, generator=generator).to(text.device)
-    latents, alphas, times = (x.to(text.device) for x in (latents, alphas, times))
+    """Mean squared error of the predicted velocity (or, for `prediction` "epsilon", noise) at random times.
+
+    All of it lies on the generator's device.
+    """
+    times = torch.randint(len(alphas), (len(latents),), generator=generator, device=latents.device)
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
     signal = alphas[times].sqrt()[:, None, None, None]
     sigma = (1 - alphas[times]).sqrt()[:, None, None, None]
     noisy = (signal * latents + sigma * noise).to(memory_format=torch.channels_last)
@@ -139,19 +140,26 @@ class TextSide:
 
     def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder
-        self._tokens: dict[str, Tensor] = {}
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        ids = torch.stack([self._ids(text) for text in prompts])
-        return self.encoder(ids.to(device_of(self.encoder)))[0]
+        return self.encoder(self._ids(prompts).to(device_of(self.encoder)))[0]
 
-    def _ids(self, text: str) -> Tensor:
-        """Token ids [L]; training has few different prompts, and CLIP's tokenizer is slow Python."""
-        if text not in self._tokens:
-            limit = self.tokenizer.model_max_length
-            found = self.tokenizer(text, padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
-            self._tokens[text] = found.input_ids[0]
-        return self._tokens[text]
+    def numbered(self, prompts: Sequence[str]) -> Callable[[Tensor], Any]:
+        """What a call gives, for prompts by their numbers [N] in a list; its tokens lie where the numbers do."""
+        kept: dict[torch.device, Tensor] = {}
+
+        def states(numbers: Tensor) -> Any:
+            if numbers.device not in kept:
+                kept[numbers.device] = self._ids(prompts).to(numbers.device)
+            return self.encoder(kept[numbers.device][numbers])[0]
+
+        return states
+
+    def _ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids [N, L]."""
+        limit = self.tokenizer.model_max_length
+        options = {"padding": "max_length", "truncation": True, "max_length": limit, "return_tensors": "pt"}
+        return self.tokenizer(list(prompts), **options).input_ids
 
     def bound(self, unet: nn.Module) -> nn.Module:
         """A UNet that is called with what this text side gives."""
@@ -208,33 +216,37 @@ class BaseStage:
         kept = torch.load(cache, weights_only=True)
         self.scale = float(kept["scale"])
         self.grey, self.blends = kept["grey"] * self.scale, kept["blends"] * self.scale
-        self.words, self.rows, self.kinds = kept["words"], kept["rows"], kept["kinds"]
+        self.words: list[str] = kept["words"]
+        self.prompts, scenes = Prompts(), list(BACKGROUNDS)
+        self.plain = torch.tensor([self.prompts.add(words) for words in self.words])
+        pairs = zip(kept["rows"].tolist(), kept["kinds"].tolist(), strict=True)
+        self.staged = torch.tensor([self.prompts.add(self.words[row], scenes[kind]) for row, kind in pairs])
+        self.states = self.text.numbered(self.prompts.texts)
 
     def rescale(self, scale: float) -> None:
         """Use another scaling factor than the one that follows from these pictures."""
         self.grey, self.blends = (latents * (scale / self.scale) for latents in (self.grey, self.blends))
         self.scale = scale
 
-    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+    def compile(self) -> None:
+        """Compile the UNet, where the time goes."""
+        self.unet.compile(dynamic=False)
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Velocity error on a mix of grey pictures and scenes, text dropped in a tenth."""
-        latents, prompts = [], []
-        for chance in uniform(generator, batch).tolist():
-            scene = None
-            if chance < SCENE_SHARE:
-                blend = pick(generator, len(self.blends))
-                latents.append(self.blends[blend])
-                row, scene = int(self.rows[blend]), list(BACKGROUNDS)[int(self.kinds[blend])]
-            else:
-                row = pick(generator, len(self.grey))
-                latents.append(self.grey[row])
-            words = prompt(self.words[row], generator, scene)
-            prompts.append("" if float(uniform(generator, 1)) < EMPTY_TEXT_SHARE else words)
-        return velocity_loss(self.unet, self.alphas, torch.stack(latents), self.text(prompts), generator), {}
+        row, blend = (
+            torch.randint(len(latents), (batch,), generator=generator, device=generator.device)
+            for latents in (self.grey, self.blends)
+        )
+        in_scenes = uniform(generator, batch) < SCENE_SHARE
+        latents = torch.where(in_scenes[:, None, None, None], self.blends[blend], self.grey[row])
+        numbers = self.prompts.draw(torch.where(in_scenes, self.staged[blend], self.plain[row]), generator)
+        return velocity_loss(self.unet, self.alphas, latents, self.states(numbers), generator), {}
 
     def sample(self, path: Path) -> None:
         """Twenty prompts, decoded by the plain VAE."""
         known = list(dict.fromkeys(self.words))
         chosen = known[:: max(1, len(known) // 20)][:20]
         latents = sample_latents(self.unet, self.text, chosen, side=self.grey.shape[-1])
-        decoded = torch.cat([self.vae.decode(part / self.scale).sample for part in latents.split(4)]) / 2 + 0.5
+        decoded = torch.cat([self.vae.decode(part / self.scale).sample for part in latents.split(4)]).cpu() / 2 + 0.5
         save_grid(path, list(decoded.split(10)))

@@ -1,6 +1,7 @@
 """Command-line registration of the recipe: `layerdiffusion train <stage>`."""
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "decoder": {"batch": 8, "learning_rate": 1e-3, "warmup": 50, "ema_decay": 0.998},
     "layer": {"batch": 32, "learning_rate": 2e-3, "warmup": 50, "ema_decay": 0.99, "weight_decay": 0.0},
 }
+# What a GPU needs to be busy.
+CUDA_DEFAULTS: dict[str, dict[str, float]] = {
+    "vae": {"batch": 32, "learning_rate": 1e-3},
+    "base": {"batch": 512, "learning_rate": 1.5e-3, "ema_decay": 0.999},
+    "transparency": {"batch": 32, "learning_rate": 1e-3},
+    "decoder": {"batch": 32},
+    "layer": {"batch": 192, "ema_decay": 0.995},
+}
 
 
 def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Register `train` (data, vae, base, transparency, decoder, layer, export).
+    """Register `train` (data, all, vae, base, transparency, decoder, layer, export).
 
     Each parsed namespace carries `run`, a function that takes the namespace and returns an exit code.
     """
-    train = subparsers.add_parser("train", help="train a family of your own, stage by stage")
+    train = subparsers.add_parser("train", help="train a family of your own, stage by stage or all at once")
     stages = train.add_subparsers(dest="stage", required=True)
 
     data = stages.add_parser("data", help="build the data set from the icon packages")
@@ -27,6 +36,13 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     data.add_argument("--fetch", action="store_true", help="download the packages with npm first")
     data.add_argument("--size", default=128, help="pixels a side")
     data.set_defaults(run=_run_data)
+
+    whole = stages.add_parser("all", help="train every stage in one budget, side by side, and export the family")
+    _add_folders(whole)
+    whole.add_argument("--to", type=Path, required=True, help="target folder, such as family")
+    whole.add_argument("--minutes", required=True, help="for everything, on the clock on the wall")
+    _add_loop(whole, each=True)
+    whole.set_defaults(run=_run_all)
 
     for name in DEFAULTS:
         stage = stages.add_parser(name, help=f"train the {name} stage; starts again where it was stopped")
@@ -36,11 +52,7 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         length.add_argument("--steps", help="train for this many steps")
         stage.add_argument("--batch", help="pictures a step")
         stage.add_argument("--learning-rate")
-        stage.add_argument("--seed", default=0)
-        stage.add_argument("--threads", default=2)
-        stage.add_argument("--no-bf16", action="store_true", help="compute in single precision")
-        if name in ("base", "layer"):
-            stage.add_argument("--each", default=16, help="pictures of every subject")
+        _add_loop(stage, each=name in ("base", "layer"))
         if name == "layer":
             stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
         stage.set_defaults(run=_run_stage, name=name)
@@ -57,6 +69,31 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     origin = parser.add_mutually_exclusive_group()
     origin.add_argument("--pipeline", type=Path, help="train for this SD1.5 or SDXL diffusers folder, not a new family")
     origin.add_argument("--start", type=Path, help="go on from this exported family, such as models/demo")
+
+
+def _add_loop(parser: argparse.ArgumentParser, *, each: bool) -> None:
+    parser.add_argument("--seed", default=0)
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: the fastest)")
+    parser.add_argument("--threads", default=2, help="of a CPU")
+    parser.add_argument("--no-bf16", action="store_true", help="compute in single precision")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the networks first; pays on a GPU after a minute"
+    )
+    parser.add_argument("--no-graphs", action="store_true", help="on a GPU, launch every operation by itself")
+    if each:
+        parser.add_argument("--each", default=16, help="pictures of every subject")
+
+
+def _loop_options(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Settings of a stage's loop, less its folder and its length."""
+    from lib_layerdiffusion.training.devices import chosen_device
+
+    on_cuda = chosen_device(arguments.device).type == "cuda"
+    options: dict[str, Any] = {**DEFAULTS[name], **(CUDA_DEFAULTS[name] if on_cuda else {})}
+    given = {key: getattr(arguments, key, None) for key in ("batch", "learning_rate")}
+    options.update({key: value for key, value in given.items() if value is not None})
+    switches = {"bf16": not arguments.no_bf16, "compile": arguments.compile, "graphs": not arguments.no_graphs}
+    return {**options, **switches, "seed": arguments.seed, "threads": arguments.threads, "device": arguments.device}
 
 
 def _workshop(arguments: argparse.Namespace) -> Any:
@@ -87,12 +124,24 @@ def _run_data(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.training import data
 
     _read(arguments)
-
     if arguments.fetch:
         data.fetch_packages(arguments.data)
     count = data.build(arguments.data, arguments.size)
     other = data.build_other(arguments.data, arguments.size)
     print(f"{count} pictures in {arguments.data}, and {other} of another style to measure on")
+    return 0
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    begin = time.time()
+    from lib_layerdiffusion.errors import SettingsError
+    from lib_layerdiffusion.training.schedule import Plan, train_all
+
+    _read(arguments)
+    if arguments.pipeline is not None:
+        raise SettingsError("All stages at once are for a family of one's own: train for a pipeline stage by stage.")
+    options = {name: _loop_options(arguments, name) for name in DEFAULTS}
+    train_all(Plan(_workshop(arguments), begin, arguments.minutes, options), arguments.to)
     return 0
 
 
@@ -107,13 +156,8 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     stage = arguments.method if arguments.name == "layer" else arguments.name
     if arguments.name == "layer" and stage not in methods:
         raise SettingsError(f'There is no recipe for the method "{stage}"; take one of {", ".join(methods)}.')
-    options: dict[str, Any] = dict(DEFAULTS[arguments.name])
-    given = {"batch": arguments.batch, "learning_rate": arguments.learning_rate}
-    options.update({key: value for key, value in given.items() if value is not None})
-    settings = LoopSettings(
-        arguments.runs / stage, steps=arguments.steps, minutes=arguments.minutes, seed=arguments.seed,
-        threads=arguments.threads, bf16=not arguments.no_bf16, **options,
-    )  # fmt: skip
+    options = _loop_options(arguments, arguments.name)
+    settings = LoopSettings(arguments.runs / stage, steps=arguments.steps, minutes=arguments.minutes, **options)
     _workshop(arguments).train(stage, settings)
     return 0
 

@@ -13,6 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images.decoding import decode_picture
 from lib_layerdiffusion.images.files import load_picture
+from lib_layerdiffusion.training.workers import in_parallel
 
 PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "@iconify-json/fluent-emoji@1.2.7", "unicode-emoji-json@0.9.0")
 OTHER_PACKAGE = "@iconify-json/openmoji@1.2.29"
@@ -126,29 +128,32 @@ def _names_by_code(folder: Path) -> dict[str, str]:
     }
 
 
-def _pictures_3d(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _sources_3d(folder: Path) -> Iterator[tuple[str, Path]]:
     names = _names_by_code(folder)
     for path in sorted((_package(folder, "lobehub-fluent-emoji-3d") / "assets").glob("*.webp")):
         name = names.get(path.stem.replace("-fe0f", ""))
         if name:
-            yield name, load_picture(path, path.name)
+            yield name, path
 
 
-def _pictures_vector(folder: Path, stem: str, size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """The pictures of an icon package, without the variants in other skin tones."""
+def _sources_vector(folder: Path, stem: str) -> Iterator[tuple[str, str]]:
+    """The pictures of an icon package as SVG, without the variants in other skin tones."""
     table = json.loads((_package(folder, stem) / "icons.json").read_text())
     for name, icon in sorted(table["icons"].items()):
         if not _SKIN.search(name):
             width, height = (icon.get(side, table.get(side, 16)) for side in ("width", "height"))
-            yield name, _rendered(icon["body"], f"0 0 {width} {height}", size)
+            box = f"0 0 {width} {height}"
+            yield name, f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
 
 
-def _rendered(body: str, box: str, size: int) -> NDArray[np.uint8]:
+def _drawn(source: Path | str, size: int, margin: int) -> NDArray[np.uint8]:
+    """A picture file or an SVG as [size, size, 4]."""
+    if isinstance(source, Path):
+        return _fit(load_picture(source, source.name), size, margin)
     import resvg_py
 
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{body}</svg>'
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, height=2 * size, skip_system_fonts=True))
-    return decode_picture(png, "rendered")
+    png = bytes(resvg_py.svg_to_bytes(svg_string=source, width=2 * size, height=2 * size, skip_system_fonts=True))
+    return _fit(decode_picture(png, "rendered"), size, margin)
 
 
 def build(folder: Path, size: int = 128, margin: int = 8) -> int:
@@ -157,15 +162,15 @@ def build(folder: Path, size: int = 128, margin: int = 8) -> int:
     Returns:
         The number of pictures.
     """
-    pictures: list[NDArray[np.uint8]] = []
+    sources: list[Path | str] = []
     index: list[dict[str, object]] = []
-    vector = _pictures_vector(folder, "iconify-json-fluent-emoji", size)
-    for style, source in (("3d", _pictures_3d(folder)), ("flat", vector)):
-        for name, rgba in source:
-            pictures.append(_fit(rgba, size, margin))
+    vector = _sources_vector(folder, "iconify-json-fluent-emoji")
+    for style, found in (("3d", _sources_3d(folder)), ("flat", vector)):
+        for name, source in found:
+            sources.append(source)
             index.append({"name": name, "style": style, "held_out": is_held_out(name)})
-    _write(folder, pictures, index)
-    return len(pictures)
+    _write(folder, in_parallel(partial(_drawn, size=size, margin=margin), sources), index)
+    return len(sources)
 
 
 def build_other(folder: Path, size: int = 128, margin: int = 8, count: int = OTHER_COUNT) -> int:
@@ -174,10 +179,11 @@ def build_other(folder: Path, size: int = 128, margin: int = 8, count: int = OTH
     Returns:
         The number of pictures.
     """
-    named = list(_pictures_vector(folder, "iconify-json-openmoji", size))
+    named = list(_sources_vector(folder, "iconify-json-openmoji"))
     chosen = [named[int(row)] for row in np.linspace(0, len(named) - 1, min(count, len(named)))]
     index: list[dict[str, object]] = [{"name": n, "style": OTHER_STYLE, "held_out": True} for n, _ in chosen]
-    _write(folder / OTHER_STYLE, [_fit(rgba, size, margin) for _, rgba in chosen], index)
+    drawn = in_parallel(partial(_drawn, size=size, margin=margin), [source for _, source in chosen])
+    _write(folder / OTHER_STYLE, drawn, index)
     return len(chosen)
 
 

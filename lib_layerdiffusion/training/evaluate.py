@@ -27,7 +27,7 @@ from lib_layerdiffusion.training.measures import (
     spread_of_seeds,
     ssim,
 )
-from lib_layerdiffusion.training.synthesis import TRANSLUCENT, premultiply_grey, translucent
+from lib_layerdiffusion.training.synthesis import TRANSLUCENT, broad_hair, premultiply_grey, translucent
 from lib_layerdiffusion.training.transparency import greyed
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
 
@@ -135,11 +135,12 @@ def other_figures(family: Family, data: Path) -> dict[str, float]:
 def soft_figures(family: Family, count: int = 24) -> dict[str, float]:
     """Alpha where it is soft, by the kind of matter; and of fine matter on clear ground."""
     figures: dict[str, float] = {}
-    for kind in (*TRANSLUCENT, *fine.FINE):
+    soft = (*TRANSLUCENT, broad_hair)
+    for kind in (*soft, *fine.FINE):
         true = rounded(fine.fine_set(kind, family.size, count, seed=14))
         found = family.round_trip(true)
         name = f"{kind.__name__.replace('_', ' ')}, {family.size} px"
-        if kind in TRANSLUCENT:
+        if kind in soft:
             figures[f"{name}: alpha MAE where soft"] = float(soft_error(found[:, 3:], true[:, 3:], SOFT_MARGIN))
             continue
         drawn = (true[:, 3:] > SOFT_MARGIN).float()

@@ -1,7 +1,8 @@
 """Where a family's stages keep their results, how to load them again, and how to export them for use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Workshop:
         """Pixels a side of the family's pictures: those of the data set."""
         return picture_size(self.data)
 
+    @cached_property
     def pictures(self) -> Depictions:
         """What the base model and the layers are trained on."""
         return depictions(IconSet.load(self.data), self.subjects, self.each)
@@ -114,12 +116,13 @@ class Workshop:
             networks = {"encoder": stage.encoder, "decoder": stage.decoder, "judge": stage.judge}
             load_average(self.runs / "transparency", networks)
 
+    @cached_property
     def pairs(self) -> dict[str, Any]:
         """Latents for the layer stages, computed once."""
         path = self.runs / "pairs.pt"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(paired_latents(self.transparency(), self.pictures()), path)
+            torch.save(paired_latents(self.transparency(), self.pictures), path)
         return torch.load(path, weights_only=True)
 
     def layer(self, method: str) -> LayerStage | SharingStage:
@@ -132,9 +135,9 @@ class Workshop:
         if method in SHARING_RECIPES:
             if isinstance(text, pipelines.XlTextSide):
                 raise SettingsError("The attention-sharing methods are made for SD1.5: take a method of SDXL's.")
-            stage = SharingStage(SHARING_RECIPES[method], unet, text, self.pairs(), scale)
+            stage = SharingStage(SHARING_RECIPES[method], unet, text, self.pairs, scale)
         else:
-            stage = LayerStage(RECIPES[method], unet, text, self.pairs(), scale)
+            stage = LayerStage(RECIPES[method], unet, text, self.pairs, scale)
         stage.use_schedule(self.scheduler())
         return stage
 
@@ -144,10 +147,10 @@ class Workshop:
         if name == "vae":
             vae = VaeStage(self.data)
             if origin is not None:
-                start.load_modules(origin, vae.modules)
+                start.load_modules(origin, {"vae": vae.vae})
             return vae
         if name == "base":
-            base = BaseStage(self.pictures(), self.vae(), vocabulary(self.subjects), folder)
+            base = BaseStage(self.pictures, self.vae(), vocabulary(self.subjects), folder)
             if origin is not None:
                 base.rescale(self._scale())
                 start.load_unet(origin, base.unet)
@@ -167,12 +170,17 @@ class Workshop:
             start.load_layer(origin, layer)
         return layer
 
-    def train(self, stage_name: str, settings: LoopSettings) -> None:
+    def train(
+        self,
+        stage_name: str,
+        settings: LoopSettings,
+        report: Callable[[str], None] = lambda line: print(line, flush=True),
+    ) -> None:
         """Run one stage to the end of its budget."""
         torch.manual_seed(settings.seed)
         settings.folder.mkdir(parents=True, exist_ok=True)
         stage = self.stage(stage_name, settings.folder)
-        TrainingLoop(stage, settings).run(lambda line: print(line, flush=True))
+        TrainingLoop(stage, settings).run(report)
 
     def export(self, target: Path) -> None:
         """Write the pipeline, the transparent networks and every trained layer file, all fp16, under `target`.

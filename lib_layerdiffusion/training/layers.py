@@ -10,17 +10,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from lib_layerdiffusion.errors import SettingsError
-from lib_layerdiffusion.training.base import (
-    EMPTY_TEXT_SHARE,
-    TextSide,
-    encode,
-    in_scene,
-    new_scheduler,
-    velocity_loss,
-)
-from lib_layerdiffusion.training.loop import fastest_device
-from lib_layerdiffusion.training.synthesis import BACKGROUNDS, pick, premultiply_grey, uniform
-from lib_layerdiffusion.training.text import prompt
+from lib_layerdiffusion.training.base import TextSide, encode, in_scene, new_scheduler, velocity_loss
+from lib_layerdiffusion.training.devices import fastest_device
+from lib_layerdiffusion.training.synthesis import BACKGROUNDS, pick, premultiply_grey
+from lib_layerdiffusion.training.text import Prompts
 from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.variety import Depictions
 from lib_layerdiffusion.unet.ldm_keys import diffusers_to_ldm
@@ -171,6 +164,9 @@ class LayerStage:
         self.changes = add_changes(unet, recipe)
         self.modules = {key.replace(".", "_"): change for key, change in self.changes.items()}
         self.frozen = (unet, text.encoder)
+        self.prompts = Prompts()
+        self.first = torch.tensor([self._first(row) for row in range(len(pairs["rows"]))])
+        self.states = text.numbered(self.prompts.texts)
         self.use_schedule(new_scheduler())
 
     def use_schedule(self, scheduler: Any) -> None:
@@ -178,23 +174,24 @@ class LayerStage:
         self.alphas = scheduler.alphas_cumprod
         self.prediction = str(scheduler.config.prediction_type)
 
-    def words(self, row: int, generator: Generator) -> str:
-        """The training prompt of a pair."""
+    def _first(self, row: int) -> int:
+        """The first number of a pair's training prompts."""
         scene = list(BACKGROUNDS)[int(self.pairs["kinds"][row])]
-        if float(uniform(generator, 1)) < EMPTY_TEXT_SHARE:
-            return ""
         if not self.recipe.subject_in_prompt:
-            return f"{scene} background"
+            return self.prompts.add("", scene)
         subject = self.pairs["words"][int(self.pairs["rows"][row])]
-        return prompt(subject, generator, scene if self.recipe.scene_in_prompt else None)
+        return self.prompts.add(subject, scene if self.recipe.scene_in_prompt else None)
 
-    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+    def compile(self) -> None:
+        """Nothing: each method would have its own minute of compiling, more than it gains."""
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Velocity error with the condition latents beside the noise."""
-        rows = torch.randint(len(self.pairs["rows"]), (batch,), generator=generator)
+        rows = torch.randint(len(self.pairs["rows"]), (batch,), generator=generator, device=generator.device)
         target = self.pairs[self.recipe.target][rows] * self.scale
         conditions = [self.pairs[name][rows] * self.scale for name in self.recipe.conditions]
         with torch.no_grad():
-            text = self.text([self.words(int(row), generator) for row in rows])
+            text = self.states(self.prompts.draw(self.first[rows], generator))
         unet = Conditioned(self.text.bound(self.unet), conditions)
         return velocity_loss(unet, self.alphas, target, text, generator, prediction=self.prediction), {}
 

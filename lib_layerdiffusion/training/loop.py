@@ -1,7 +1,8 @@
 """One training loop for every stage: seeded, scheduled by steps or by minutes of computing, resumable after a kill.
 
 A stage brings its modules and a loss; every random number of step n comes from a generator seeded with (seed, n), so a
-resumed run goes on exactly as one that was never stopped.
+resumed run goes on exactly as one that was never stopped. It is drawn where the stage computes, so a CPU and a GPU see
+different pictures.
 """
 
 import json
@@ -9,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.training.devices import (
+    Backward,
+    Figures,
+    Pace,
+    chosen_device,
+    own_stream,
+    place,
+    use_fast_kernels,
+)
 
 CHECKPOINT = "checkpoint.pt"
 """A stage's file in its folder."""
@@ -24,14 +35,16 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast to train. Exactly one of `steps` and `minutes` is set; both count over all resumptions.
+    """How long and how fast to train. Exactly one of `steps`, `minutes` and `until` is set.
 
-    Minutes are of computing, not of the clock on the wall.
+    Steps and minutes count over all resumptions; minutes are of computing, not of the clock on the wall. until: a
+    moment of that clock, in seconds as `time.time()` gives them, for stages that share one budget.
     """
 
     folder: Path
     steps: int | None = None
     minutes: float | None = None
+    until: float | None = None
     batch: int = 16
     learning_rate: float = 1e-3
     warmup: int = 100
@@ -43,9 +56,15 @@ class LoopSettings:
     """CPU threads; 0 adapts to the machine's load, for training in the background."""
     checkpoint_seconds: float = 60.0
     sample_steps: int = 1000
+    device: str | None = None
+    """Such as "cuda:1"; None for the fastest."""
+    compile: bool = False
+    """Let torch.compile make kernels for the stage's networks first: most of a minute, then faster steps on CUDA."""
+    graphs: bool = True
+    """On CUDA, run a step's kernels as one graph."""
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
+        if sum(length is not None for length in (self.steps, self.minutes, self.until)) != 1:
             raise SettingsError("Say how long to train: give either --steps or --minutes.")
 
 
@@ -57,8 +76,12 @@ class Stage(Protocol):
     frozen: Sequence[nn.Module]
     """What is only used; the loop moves it to the device as well."""
 
-    def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Draw a batch and return the scalar to minimise and figures to log."""
+    def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Draw a batch and return the scalar to minimise and scalars to log, without waiting for the device."""
+        ...
+
+    def compile(self) -> None:
+        """Compile what pays to be compiled."""
         ...
 
     def sample(self, path: Path) -> None:
@@ -66,19 +89,14 @@ class Stage(Protocol):
         ...
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes. Data is drawn on the CPU, so that seeds mean the same everywhere, and moved there."""
-    return next(module.parameters()).device
-
-
-def fastest_device() -> torch.device:
-    """Where what is computed once, before the loop, is computed."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of one step on one process."""
+    return (seed * 1_000_003 + step) * 64 + rank
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """Return the generator of one step on one process."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
+    """Return the generator of one step on one process, on the CPU."""
+    return torch.Generator().manual_seed(step_seed(seed, step, rank))
 
 
 def idle_threads(limit: int = 2) -> int:
@@ -106,10 +124,12 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         torch.set_num_threads(self.settings.threads or idle_threads())
-        self.accelerator = _accelerator()
-        self.device = self.accelerator.device if self.accelerator else torch.device("cpu")
-        for module in (*self.stage.modules.values(), *self.stage.frozen):
-            module.to(self.device)
+        self.accelerator = _accelerator() if self.settings.device is None else None
+        self.device = self.accelerator.device if self.accelerator else chosen_device(self.settings.device)
+        use_fast_kernels(self.device)
+        place(self.stage, self.device)
+        if self.settings.compile:
+            self.stage.compile()
         self.parameters = {
             f"{name}.{key}": value
             for name, module in self.stage.modules.items()
@@ -124,7 +144,10 @@ class TrainingLoop:
             lr=self.settings.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=self.settings.weight_decay,
+            fused=self.device.type == "cuda" or None,
         )
+        self.backward = Backward(self._compute, self.device, graphs=self.settings.graphs)
+        self.begun = time.time()
         self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -137,20 +160,30 @@ class TrainingLoop:
     def progress(self) -> float:
         if self.settings.steps is not None:
             return self.step / self.settings.steps
+        if self.settings.until is not None:
+            return (time.time() - self.begun) / max(self.settings.until - self.begun, 1e-3)
         return self.elapsed / (60 * (self.settings.minutes or 1))
 
     def run(self, report: Callable[[str], None] = print) -> None:
         """Train until the budget is spent; writes checkpoints, metrics.jsonl and sample pictures on the way."""
+        with own_stream(self.device):
+            self._train(report)
+            self.save()
+            self.sample()
+
+    def _train(self, report: Callable[[str], None]) -> None:
         saved = logged = time.monotonic()
-        figures: dict[str, float] = {}
+        figures: dict[str, Tensor] = {}
+        pace = Pace(self.device)
         while self.progress < 1:
             if self.settings.threads == 0 and self.step % 20 == 0:
                 torch.set_num_threads(idle_threads())
             started = self._clock()
             values = self._one_step()
+            pace.step()
             self.elapsed += self._clock() - started
             for key, value in values.items():
-                figures[key] = value if key not in figures else 0.98 * figures[key] + 0.02 * value
+                figures[key] = value.clone() if key not in figures else torch.lerp(figures[key], value, 0.02)
             now = time.monotonic()
             if now - logged > 15:
                 logged = now
@@ -160,8 +193,6 @@ class TrainingLoop:
             if now - saved > self.settings.checkpoint_seconds:
                 saved = now
                 self.save()
-        self.save()
-        self.sample()
 
     def _clock(self) -> float:
         """Seconds of computing: on a CPU the process's own time, so that a starved run does its whole schedule."""
@@ -169,30 +200,42 @@ class TrainingLoop:
             return time.process_time() / torch.get_num_threads()
         return time.monotonic()
 
-    def _one_step(self) -> dict[str, float]:
+    def _compute(self, generator: torch.Generator) -> Figures:
+        """Loss and gradients of one step."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            loss, figures = self.stage.loss(self.settings.batch, generator)
+        loss.backward()
+        return {"loss": loss.detach(), **figures}
+
+    def _one_step(self) -> Figures:
         rank = self.accelerator.process_index if self.accelerator else 0
-        generator = step_generator(self.settings.seed, self.step, rank)
         factor = learning_rate_factor(self.step, self.progress, self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            loss, figures = self.stage.loss(self.settings.batch, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        figures = self.backward(step_seed(self.settings.seed, self.step, rank), list(self.parameters.values()))
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         if self.accelerator and self.accelerator.num_processes > 1:
             for gradient in gradients:
                 gradient.copy_(self.accelerator.reduce(gradient, "mean"))
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        if torch.isfinite(norm):
-            self.optimizer.step()
+        self._update(norm)
         self.step += 1
         decay = min(self.settings.ema_decay, self.step / (self.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
-        return {"loss": float(loss.detach()), **figures}
+        return figures
 
-    def _log(self, figures: dict[str, float], report: Callable[[str], None]) -> None:
+    def _update(self, norm: Tensor) -> None:
+        """A step of the optimiser, unless the gradient is not finite."""
+        if self.device.type == "cuda":
+            # What torch.amp.GradScaler tells the fused optimiser: it decides on the device, and nobody waits.
+            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif torch.isfinite(norm):
+            self.optimizer.step()
+
+    def _log(self, smooth: Mapping[str, Tensor], report: Callable[[str], None]) -> None:
+        figures = {key: float(value) for key, value in smooth.items()}
         row = {
             "step": self.step,
             "minutes": round(self.elapsed / 60, 2),
@@ -207,7 +250,7 @@ class TrainingLoop:
 
     def sample(self) -> None:
         """Write the stage's sample picture with averaged weights."""
-        with averaged(self.stage.modules, self.average), torch.no_grad():
+        with averaged(self.stage.modules, self.average), torch.no_grad(), _uncompiled(self.settings.compile):
             self.stage.sample(self.settings.folder / "sample.png")
 
     def save(self) -> None:
@@ -259,7 +302,7 @@ class averaged:  # noqa: N801 - reads as a verb: `with averaged(...)`
 
 
 def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Load the averaged weights of a finished (or interrupted) stage into modules.
+    """Load the averaged weights of a finished (or interrupted) stage into some of its modules.
 
     Raises:
         SettingsError: the stage has no checkpoint yet.
@@ -271,7 +314,13 @@ def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
     with torch.no_grad():
         for key, value in average.items():
-            targets[key].copy_(value)
+            if key.partition(".")[0] in modules:
+                targets[key].copy_(value)
+
+
+def _uncompiled(compiled: bool) -> AbstractContextManager[Any]:  # noqa: FBT001
+    """No compiling for the few calls of other sizes that a sample makes."""
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _accelerator() -> Any | None:

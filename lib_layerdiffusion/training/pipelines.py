@@ -1,6 +1,6 @@
 """Somebody else's SD1.5 or SDXL pipeline folder as the base of the layer stages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training.base import TextSide
-from lib_layerdiffusion.training.loop import device_of
+from lib_layerdiffusion.training.devices import device_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class XlTextSide(TextSide):
             states.append(found.hidden_states[-2])
             pooled = found[0]
         return XlText(torch.cat(states, dim=-1), pooled)
+
+    def numbered(self, prompts: Sequence[str]) -> Callable[[Tensor], Any]:
+        """What a call gives, for prompts by their numbers; tokenized as they are drawn."""
+        return lambda numbers: self([prompts[number] for number in numbers.tolist()])
 
     def bound(self, unet: nn.Module) -> nn.Module:
         """A UNet that is called with an `XlText`."""

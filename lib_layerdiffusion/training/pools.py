@@ -3,34 +3,43 @@
 A pool's pictures look natural in all eight views that decoding uses, so each counts eightfold.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Generator, Tensor
 
 from lib_layerdiffusion.training.fine import FINE
 from lib_layerdiffusion.training.matter import MATTER
-from lib_layerdiffusion.training.synthesis import background, pick, translucent
-from lib_layerdiffusion.transparency import VIEWS, turned
+from lib_layerdiffusion.training.synthesis import background, broad_hair, translucent
+from lib_layerdiffusion.training.views import draw_views, each_turned
+from lib_layerdiffusion.training.workers import in_parallel
 
-SOFT_COUNT, SCENE_COUNT = 400, 160
-# Of the soft pool: named matter, and text, lines and stripes; the rest is of unnamed shapes.
-_NAMED_SHARE, _FINE_SHARE = 0.2, 0.2
+SOFT_COUNT, SCENE_COUNT = 1200, 240
+# Of the soft pool: named matter; text, lines and stripes; and hair of some width. The rest is of unnamed shapes.
+_NAMED_SHARE, _FINE_SHARE, _HAIR_SHARE = 0.2, 0.15, 0.1
 
 
-def _bytes(batch: Tensor) -> Tensor:
-    return (batch.clamp(0, 1) * 255).round().byte()
+def _bytes(picture: Tensor) -> Tensor:
+    return (picture.clamp(0, 1) * 255).round().byte()
+
+
+def _soft(row: int, size: int, seed: int) -> Tensor:
+    """One picture of the soft pool."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
+    kind, number = (row % 20) / 20, row // 20
+    if kind < _NAMED_SHARE:
+        return _bytes(MATTER[row % len(MATTER)](generator, size)[0])
+    if kind < _NAMED_SHARE + _FINE_SHARE:
+        return _bytes(FINE[number % len(FINE)](generator, size))
+    if kind < _NAMED_SHARE + _FINE_SHARE + _HAIR_SHARE:
+        return _bytes(broad_hair(generator, size))
+    return _bytes(translucent(generator, size, 1)[0])
 
 
 @lru_cache(maxsize=1)
 def soft_pool(size: int, count: int = SOFT_COUNT, seed: int = 8) -> Tensor:
     """Translucent and fine matter of all kinds, straight RGBA uint8 [count, 4, size, size]."""
-    generator = torch.Generator().manual_seed(seed)
-    named, fine = round(count * _NAMED_SHARE), round(count * _FINE_SHARE)
-    parts = [_bytes(translucent(generator, size, 1)) for _ in range(count - named - fine)]
-    parts += [_bytes(MATTER[row % len(MATTER)](generator, size)[0][None]) for row in range(named)]
-    parts += [_bytes(FINE[row % len(FINE)](generator, size)[None]) for row in range(fine)]
-    return torch.cat(parts)
+    return torch.stack(in_parallel(partial(_soft, size=size, seed=seed), range(count)))
 
 
 @lru_cache(maxsize=1)
@@ -42,6 +51,5 @@ def scene_pool(size: int, count: int = SCENE_COUNT, seed: int = 9) -> Tensor:
 
 def draw(pool: Tensor, count: int, generator: Generator) -> Tensor:
     """`count` pictures of a pool, each in a random view, as floats in [0, 1]."""
-    rows = torch.randint(len(pool), (count,), generator=generator).tolist()
-    views = [VIEWS[pick(generator, len(VIEWS))] for _ in rows]
-    return torch.cat([turned(pool[row : row + 1], view) for row, view in zip(rows, views, strict=True)]).float() / 255
+    rows = torch.randint(len(pool), (count,), generator=generator, device=generator.device)
+    return each_turned(pool[rows], draw_views(count, generator)).float() / 255

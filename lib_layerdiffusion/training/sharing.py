@@ -13,10 +13,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
-from lib_layerdiffusion.training.base import EMPTY_TEXT_SHARE, TextSide, new_scheduler
-from lib_layerdiffusion.training.loop import device_of
+from lib_layerdiffusion.training.base import TextSide, new_scheduler
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
-from lib_layerdiffusion.training.text import prompt
+from lib_layerdiffusion.training.text import EMPTY_TEXT_SHARE, TEMPLATES, Prompts
 from lib_layerdiffusion.unet.ldm_keys import attention_units
 
 SHARED_TEXT_SHARE = 0.35
@@ -106,6 +105,9 @@ class SharingStage:
         attach(unet, self.sharing, self.shared_run)
         self.modules = {"sharing": self.sharing}
         self.frozen = (unet, text.encoder)
+        self.prompts = Prompts()
+        self.first = torch.tensor([self._first(row) for row in range(len(pairs["rows"]))])
+        self.states = text.numbered(self.prompts.texts)
         self.use_schedule(new_scheduler())
 
     def use_schedule(self, scheduler: Any) -> None:
@@ -113,38 +115,43 @@ class SharingStage:
         self.alphas = scheduler.alphas_cumprod
         self.prediction = str(scheduler.config.prediction_type)
 
-    def words(self, row: int, generator: Generator) -> list[str]:
-        """The prompt of each frame of a picture."""
-        if float(uniform(generator, 1)) < EMPTY_TEXT_SHARE:
-            return [""] * len(self.recipe.frames)
+    def _first(self, row: int) -> list[int]:
+        """The first number of each frame's prompts, and at the end that of the prompt for all."""
         scene = list(BACKGROUNDS)[int(self.pairs["kinds"][row])]
         subject = self.pairs["words"][int(self.pairs["rows"][row])]
-        if float(uniform(generator, 1)) < SHARED_TEXT_SHARE:
-            return [prompt(subject, generator, scene)] * len(self.recipe.frames)
-        texts = {"adjusted": prompt(subject, generator), "bg": f"{scene} background"}
-        return [texts.get(frame, prompt(subject, generator, scene)) for frame in self.recipe.frames]
+        blended = self.prompts.add(subject, scene)
+        own = {"adjusted": self.prompts.add(subject), "bg": self.prompts.add("", scene)}
+        return [*(own.get(frame, blended) for frame in self.recipe.frames), blended]
 
-    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+    def numbers(self, rows: Tensor, generator: Generator) -> Tensor:
+        """The prompt of each frame of pictures, by its number, [pictures, frames]."""
+        first = self.first[rows]
+        own, blended = first[:, :-1], first[:, -1:]
+        template = torch.randint(len(TEMPLATES), own.shape, generator=generator, device=generator.device)
+        chance = uniform(generator, len(rows), 1)
+        shared = chance < EMPTY_TEXT_SHARE + (1 - EMPTY_TEXT_SHARE) * SHARED_TEXT_SHARE
+        found = torch.where(shared, blended + template[:, :1], own + template)
+        return torch.where(chance < EMPTY_TEXT_SHARE, 0, found)
+
+    def compile(self) -> None:
+        """Nothing: each method would have its own minute of compiling, more than it gains."""
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Velocity (or noise) error over all frames; the frames of a picture share its time, not its noise."""
-        frames = len(self.recipe.frames)
-        # A condition picture serves the whole batch, as in use: one picture at a time then.
-        pictures = 1 if self.recipe.condition else max(1, batch // frames)
-        rows = torch.randint(len(self.pairs["rows"]), (pictures,), generator=generator)
+        frames, place = len(self.recipe.frames), generator.device
+        rows = torch.randint(len(self.pairs["rows"]), (max(1, batch // frames),), generator=generator, device=place)
         if self.recipe.condition:
-            rows = rows.expand(max(1, batch // frames))
-            pixels = self.pairs[f"pixels_{self.recipe.condition}"][rows[:1]].float() / 255
-            pixels = pixels.to(device_of(self.unet))
+            pixels = self.pairs[f"pixels_{self.recipe.condition}"][rows].float() / 255
+            # One picture serves the whole batch in use; here each has its own.
             self.shared_run.signals = self.sharing.signals(pixels)
         latents = torch.stack([self.pairs[frame][rows] for frame in self.recipe.frames], dim=1).flatten(0, 1)
         latents = latents * self.scale
-        prompts = [words for row in rows for words in self.words(int(row), generator)]
         with torch.no_grad():
-            text = self.text(prompts)
-        times = torch.randint(len(self.alphas), (len(rows),), generator=generator).repeat_interleave(frames)
-        alphas = self.alphas[times].to(text.device)
-        noise = torch.randn(latents.shape, generator=generator).to(text.device)
-        latents, times = latents.to(text.device), times.to(text.device)
-        signal, sigma = (x.sqrt()[:, None, None, None] for x in (alphas, 1 - alphas))
+            text = self.states(self.numbers(rows, generator).flatten())
+        times = torch.randint(len(self.alphas), (len(rows),), generator=generator, device=place)
+        times = times.repeat_interleave(frames)
+        noise = torch.randn(latents.shape, generator=generator, device=place)
+        signal, sigma = (x.sqrt()[:, None, None, None] for x in (self.alphas[times], 1 - self.alphas[times]))
         target = noise if self.prediction == "epsilon" else signal * noise - sigma * latents
         found = self.unet(signal * latents + sigma * noise, times, text).sample.float()
         return F.mse_loss(found, target), {}

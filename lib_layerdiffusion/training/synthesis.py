@@ -1,6 +1,7 @@
 """Procedural pictures: what icon sets lack (glass, glow, smoke, shadow, hair) and backgrounds to put things on.
 
-All functions draw on a torch generator and return float tensors in [0, 1]; RGBA is straight colour and alpha.
+All functions draw on a torch generator and return float tensors in [0, 1]; RGBA is straight colour and alpha. Numbers
+are drawn on the generator's device.
 """
 
 import math
@@ -24,17 +25,17 @@ BACKGROUNDS = {
 
 def uniform(generator: Generator, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Uniform numbers of a shape in [low, high)."""
-    return torch.rand(*shape, generator=generator) * (high - low) + low
+    return torch.rand(*shape, generator=generator, device=generator.device) * (high - low) + low
 
 
 def pick(generator: Generator, count: int) -> int:
     """One integer in [0, count)."""
-    return int(torch.randint(count, (1,), generator=generator))
+    return int(torch.randint(count, (1,), generator=generator, device=generator.device))
 
 
 def smooth_noise(generator: Generator, channels: int, size: int, cells: int) -> Tensor:
     """Bicubic value noise, [channels, size, size]."""
-    grid = torch.rand(1, channels, cells, cells, generator=generator)
+    grid = uniform(generator, 1, channels, cells, cells)
     return F.interpolate(grid, size=(size, size), mode="bicubic", align_corners=False)[0].clamp(0, 1)
 
 
@@ -88,18 +89,28 @@ def shadow(generator: Generator, size: int) -> Tensor:
     return torch.cat([uniform(generator, 3, 1, 1, high=0.25).expand(3, size, size), alpha[None]])
 
 
-def hair(generator: Generator, size: int) -> Tensor:
-    """Many thin strands of one colour, thinner than a pixel in places."""
+def _strands(generator: Generator, size: int, unit: float) -> Tensor:
+    """Hair whose strands are about a unit wide."""
     y, x = _axes(size)
     count = 24
     root = uniform(generator, count, 1, 1, low=-0.6, high=0.6)
     lean, curl = uniform(generator, 2, count, 1, 1, low=-0.5, high=0.5)
     phase = uniform(generator, count, 1, 1, high=math.tau)
     path = root + lean * (y + 1) / 2 + 0.2 * curl * torch.sin(3 * y + phase)
-    width = uniform(generator, count, 1, 1, low=0.3, high=1.5) * 2 / size
+    width = uniform(generator, count, 1, 1, low=0.3, high=1.5) * unit
     strand = (1.5 - (x - path).abs() / width).clamp(0, 1) * (0.9 - y.abs()).mul(6).clamp(0, 1)
     alpha = 1 - (1 - strand * 0.9).prod(dim=0)
     return torch.cat([uniform(generator, 3, 1, 1) * (0.75 + 0.25 * smooth_noise(generator, 1, size, 16)), alpha[None]])
+
+
+def hair(generator: Generator, size: int) -> Tensor:
+    """Many thin strands of one colour, thinner than a pixel in places."""
+    return _strands(generator, size, 2 / size)
+
+
+def broad_hair(generator: Generator, size: int) -> Tensor:
+    """The same strands at the same share of the picture whatever its size: of a pixel at 128, of two at 256."""
+    return _strands(generator, size, 2 / 128)
 
 
 TRANSLUCENT: tuple[Callable[[Generator, int], Tensor], ...] = (glass, glow, smoke, shadow, hair)

@@ -9,14 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from torch import Generator, nn
+import torch
+from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.training.matter import LOCKS, MATTER_NAMES, TINTS
-from lib_layerdiffusion.training.synthesis import BACKGROUNDS, pick
+from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
 from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 
 TEMPLATES = ("{}", "a {}", "{} icon", "a picture of a {}")
 MAX_TOKENS = 24
+EMPTY_TEXT_SHARE = 0.1
+"""How often a picture comes without its prompt, for classifier-free guidance."""
 _END = "</w>"
 
 
@@ -40,10 +43,30 @@ def vocabulary(subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*subjects, *demo_words(), *others)))
 
 
-def prompt(subject: str, generator: Generator, scene: str | None = None) -> str:
-    """A training prompt for the words of a picture, with a scene where the picture has one."""
-    words = TEMPLATES[pick(generator, len(TEMPLATES))].format(subject.replace("-", " "))
-    return f"{words}, {scene} background" if scene else words
+class Prompts:
+    """The training prompts of a stage, numbered, so that a device can draw them; number 0 is the empty one.
+
+    What a picture is asked for by takes as many numbers in a row as there are templates.
+    """
+
+    def __init__(self) -> None:
+        self.texts = [""]
+        self._first: dict[tuple[str, str | None], int] = {}
+
+    def add(self, subject: str, scene: str | None = None) -> int:
+        """The first number of a picture's prompts; subject: its words, "" for a background alone."""
+        if (subject, scene) not in self._first:
+            self._first[subject, scene] = len(self.texts)
+            named = [template.format(subject.replace("-", " ")) if subject else "" for template in TEMPLATES]
+            ground = f"{scene} background" if scene else ""
+            self.texts += [", ".join(part for part in (words, ground) if part) for words in named]
+        return self._first[subject, scene]
+
+    def draw(self, first: Tensor, generator: Generator) -> Tensor:
+        """A prompt's number for each of the pictures with these first numbers, [N]; 0 for a tenth of them."""
+        device = generator.device
+        template = torch.randint(len(TEMPLATES), first.shape, generator=generator, device=device)
+        return torch.where(uniform(generator, *first.shape) < EMPTY_TEXT_SHARE, 0, first + template)
 
 
 def _byte_alphabet() -> list[str]:

@@ -4,7 +4,6 @@ The VAE sees the picture premultiplied onto mid-grey. So that alpha has to trave
 from the known grey, part of the training pictures have grey subjects, holes or soft matter.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +13,12 @@ from lib_layerdiffusion.networks.transparent_decoder import TransparentDecoder
 from lib_layerdiffusion.networks.transparent_encoder import TransparentEncoder
 from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversarial_losses, premultiplied
 from lib_layerdiffusion.training.data import IconSet
-from lib_layerdiffusion.training.loop import device_of
+from lib_layerdiffusion.training.devices import device_of
 from lib_layerdiffusion.training.losses import FeatureDistance, LossWeights, reconstruction_error
 from lib_layerdiffusion.training.pools import draw, soft_pool
-from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, smooth_noise, translucent, uniform
-from lib_layerdiffusion.training.vae import draw_icons, icons_tensor, save_grid
-from lib_layerdiffusion.transparency import VIEWS, View, turned, turned_back
+from lib_layerdiffusion.training.synthesis import premultiply_grey, smooth_noise, translucent, uniform
+from lib_layerdiffusion.training.vae import aligned_crop, draw_icons, icons_tensor, save_grid
+from lib_layerdiffusion.training.views import draw_views, each_turned, each_turned_back
 
 ENCODER_WIDTHS = (16, 32, 64, 96)
 DECODER_WIDTHS = (16, 32, 48, 64, 80)
@@ -43,24 +42,9 @@ def greyed(rgba: Tensor, generator: Generator) -> Tensor:
 def perforated(rgba: Tensor, generator: Generator) -> Tensor:
     """Make parts of subjects transparent or translucent with a noise mask; colour stays."""
     size = rgba.shape[-1]
-    noise = torch.stack([smooth_noise(generator, 1, size, 3 + pick(generator, 6)) for _ in range(len(rgba))])
+    noise = torch.stack([smooth_noise(generator, 1, size, 3 + row % 6) for row in range(len(rgba))])
     sharpness = uniform(generator, len(rgba), 1, 1, 1, low=2, high=20)
     return torch.cat([rgba[:, :3], rgba[:, 3:] * ((noise - 0.4) * sharpness + 0.5).clamp(0, 1)], dim=1)
-
-
-def draw_views(count: int, generator: Generator) -> list[View]:
-    """A view for each of `count` pictures, as decoding uses them: all with, or all without, a quarter turn.
-
-    So pictures that are not square still share a batch.
-    """
-    odd = pick(generator, 2)
-    alike = [view for view in VIEWS if view[1] % 2 == odd]
-    return [alike[pick(generator, len(alike))] for _ in range(count)]
-
-
-def each_turned(x: Tensor, views: Sequence[View]) -> Tensor:
-    """Turn each of [N, C, H, W] by its own view."""
-    return torch.cat([turned(one, view) for one, view in zip(x.split(1), views, strict=True)])
 
 
 class TransparencyStage:
@@ -92,9 +76,9 @@ class TransparencyStage:
             self.frozen = (self.vae, self.encoder.requires_grad_(requires_grad=False))
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
-        self.soft = soft_pool(self.icons.shape[-1])
+        self.soft: Tensor | None = None
         self.crop = min(crop, self.icons.shape[-1])
-        self.weights = LossWeights()
+        self.weights, self.error = LossWeights(), reconstruction_error
         with torch.no_grad():
             shown = premultiply_grey(self.icons[::200].float() / 255)
             posterior = self.vae.encode(shown * 2 - 1).latent_dist
@@ -103,16 +87,17 @@ class TransparencyStage:
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw RGBA pictures [count, 4, S, S] and, for each, whether its offset is dropped [count, 1, 1, 1]."""
+        if self.soft is None:
+            self.soft = soft_pool(self.icons.shape[-1]).to(self.icons.device)
         rgba = draw_icons(self.icons, count, generator)
         grey, hole, soft = (max(1, round(count * share)) for share in (GREY_SHARE, HOLE_SHARE, SOFT_SHARE))
         rgba[:grey] = greyed(rgba[:grey], generator)
         rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
         special = grey + hole + soft
         rgba[grey + hole : special] = draw(self.soft, soft, generator)
-        top, left = (8 * pick(generator, (rgba.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
-        rgba = rgba[:, :, top : top + self.crop, left : left + self.crop].contiguous(memory_format=torch.channels_last)
+        rgba = aligned_crop(rgba, self.crop, generator).contiguous(memory_format=torch.channels_last)
         # Only plain icons can be told from their background without the offset; the others would teach guessing.
-        plain = torch.arange(count)[:, None, None, None] >= special
+        plain = torch.arange(count, device=rgba.device)[:, None, None, None] >= special
         return rgba, plain & (uniform(generator, count, 1, 1, 1) < DROP_SHARE)
 
     def encode(self, rgba: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,10 +107,11 @@ class TransparencyStage:
         offset = self.encoder(torch.cat([rgba[:, 3:], rgba[:, :3]], dim=1)).float()
         return posterior.mean.float() + posterior.std.float() * self.gain * offset, posterior.mean.float()
 
-    def decode(self, latent: Tensor, views: Sequence[View] | None = None) -> tuple[Tensor, Tensor]:
+    def decode(self, latent: Tensor, views: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """RGBA [N, 4, H, W] and the VAE's own picture [N, 3, H, W], both around [0, 1], of a VAE-scale latent.
 
-        views: how each pair of picture and latent is turned before D sees it; what D gives is turned back.
+        views: [N] rows of VIEWS, how each pair of picture and latent is turned before D sees it; what D gives is turned
+        back.
         """
         picture = self.vae.decode(latent).sample.float() / 2 + 0.5
         if views is None:
@@ -133,20 +119,28 @@ class TransparencyStage:
         else:
             seen, beside = (each_turned(x, views) for x in (picture.clamp(0, 1), latent))
             out = self.decoder(seen.contiguous(memory_format=torch.channels_last), beside).float()
-            out = torch.cat([turned_back(one, view) for one, view in zip(out.split(1), views, strict=True)])
+            out = each_turned_back(out, views)
         return torch.cat([out[:, 1:], out[:, :1]], dim=1), picture
 
-    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
+    def compile(self) -> None:
+        """Compile the networks and the error of their results."""
+        halves = [self.vae.get_submodule(name) for name in ("encoder", "decoder")]
+        for network in (*halves, self.encoder, self.decoder):
+            network.compile(dynamic=False)
+        self.error = torch.compile(reconstruction_error, dynamic=False)
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction, identity of the VAE's picture, size of the offset, adversary, as `weights` say."""
-        rgba, dropped = (drawn.to(device_of(self.vae)) for drawn in self.batch(batch, generator))
+        rgba, dropped = self.batch(batch, generator)
         adjusted, plain = self.encode(rgba)
         latent = torch.where(dropped, plain, adjusted)
-        noise = torch.randn(latent.shape, generator=generator) * uniform(generator, len(rgba), 1, 1, 1)
+        noise = torch.randn(latent.shape, generator=generator, device=generator.device)
+        noise = noise * uniform(generator, len(rgba), 1, 1, 1)
         views = draw_views(len(rgba), generator)
-        ours, picture = self.decode(latent + noise.to(latent.device) * LATENT_NOISE * self.spread, views)
+        ours, picture = self.decode(latent + noise * LATENT_NOISE * self.spread, views)
         shown, weights = premultiply_grey(rgba), self.weights
         identity = (picture - shown).abs().mean()
-        loss = reconstruction_error(ours, rgba, weights) + weights.identity * identity
+        loss = self.error(ours, rgba, weights) + weights.identity * identity
         loss = loss + weights.offset * ((adjusted - plain) / self.spread).square().mean()
         if weights.features:
             loss = loss + weights.features * FeatureDistance(self.vae)(premultiply_grey(ours), shown)
@@ -154,11 +148,11 @@ class TransparencyStage:
         # AdamW is blind to the scale of the discriminator's own loss; the common limit on gradients is not.
         loss = loss + weights.adversary * (fooled + told)
         alpha = (ours[:, 3:] - rgba[:, 3:]).abs().mean()
-        return loss, {"alpha": float(alpha.detach()), "identity": float(identity.detach())}
+        return loss, {"alpha": alpha.detach(), "identity": identity.detach()}
 
     def sample(self, path: Path) -> None:
         """Held-out icons and soft matter: on grey, result over red, true and found alpha, VAE's picture."""
-        icons = self.checks[:: max(1, len(self.checks) // 6)][:6].float() / 255
+        icons = self.checks[:: max(1, len(self.checks) // 6)][:6].cpu().float() / 255
         generator = torch.Generator().manual_seed(3)
         rgba = torch.cat([icons, greyed(icons[:2], generator), translucent(generator, icons.shape[-1], 5)])
         rgba = rgba.to(device_of(self.vae))

@@ -1,6 +1,5 @@
 """Stage `vae`: a small AutoencoderKL for pictures on grey, on colour and on backgrounds."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Generator, Tensor, nn
 
+from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversarial_losses
 from lib_layerdiffusion.training.data import IconSet, picture_size
-from lib_layerdiffusion.training.loop import device_of
 from lib_layerdiffusion.training.losses import decibels, multiscale_gradient
 from lib_layerdiffusion.training.pools import draw, scene_pool, soft_pool
-from lib_layerdiffusion.training.synthesis import pick, premultiply_grey, uniform
+from lib_layerdiffusion.training.synthesis import premultiply_grey, uniform
 
 VAE_CONFIG: dict[str, Any] = {
     "block_out_channels": (16, 32, 64, 128),
@@ -27,6 +26,7 @@ VAE_CONFIG: dict[str, Any] = {
     "mid_block_add_attention": False,
 }
 KL_WEIGHT = 1e-3
+ADVERSARY_WEIGHT = 0.01
 
 
 def new_vae(size: int = 128) -> nn.Module:
@@ -43,10 +43,18 @@ def icons_tensor(icons: IconSet) -> Tensor:
 
 def draw_icons(icons: Tensor, count: int, generator: Generator) -> Tensor:
     """Random icons as [count, 4, S, S] floats, mirrored half of the time."""
-    rows = torch.randint(len(icons), (count,), generator=generator)
+    rows = torch.randint(len(icons), (count,), generator=generator, device=generator.device)
     batch = icons[rows].float() / 255
-    mirror = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-    return torch.where(mirror, batch.flip(-1), batch)
+    return torch.where(uniform(generator, count, 1, 1, 1) < 0.5, batch.flip(-1), batch)
+
+
+def aligned_crop(pictures: Tensor, crop: int, generator: Generator) -> Tensor:
+    """The same square of every picture [N, C, S, S], aligned to cells of 8 pixels: [N, C, crop, crop]."""
+    size, inside = pictures.shape[-1], torch.arange(crop, device=generator.device)
+    for axis in (2, 3) if size > crop else ():
+        first = 8 * torch.randint((size - crop) // 8 + 1, (1,), generator=generator, device=generator.device)
+        pictures = pictures.index_select(axis, first + inside)
+    return pictures
 
 
 def save_grid(path: Path, rows: list[Tensor]) -> None:
@@ -64,7 +72,8 @@ class VaeStage:
 
     def __init__(self, data: Path, crop: int = 256, vae: nn.Module | None = None) -> None:
         self.vae = (vae or new_vae(picture_size(data))).to(memory_format=torch.channels_last)
-        self.modules, self.frozen = {"vae": self.vae}, ()
+        self.judge = PatchDiscriminator(channels=3).to(memory_format=torch.channels_last)
+        self.modules, self.frozen = {"vae": self.vae, "judge": self.judge}, ()
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         size = self.icons.shape[-1]
@@ -83,16 +92,17 @@ class VaeStage:
         choice = uniform(generator, count, 1, 1, 1)
         return torch.where(choice < 0.55, grey, torch.where(choice < 0.7, pads, blends))
 
-    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, float]]:
-        """L1 + error in decibels + multi-scale gradients + a little KL, on whole pictures or crops aligned to cells."""
-        crops: list[Tensor] = []
-        for picture in self.pictures(batch, generator):
-            top, left = (8 * pick(generator, (picture.shape[-1] - self.crop) // 8 + 1) for _ in range(2))
-            crops.append(picture[:, top : top + self.crop, left : left + self.crop])
-        target = torch.stack(crops) * 2 - 1
-        target = target.to(device_of(self.vae), memory_format=torch.channels_last)
+    def compile(self) -> None:
+        """Compile both halves."""
+        for half in ("encoder", "decoder"):
+            self.vae.get_submodule(half).compile(dynamic=False)
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """L1 + error in decibels + multi-scale gradients + a little KL and adversary, on whole pictures or crops."""
+        target = aligned_crop(self.pictures(batch, generator), self.crop, generator) * 2 - 1
+        target = target.contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(target).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(target.device)
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
         squares = (decoded - target).square()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
@@ -103,13 +113,13 @@ class VaeStage:
         loss = loss + F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(target, 8))
         hue = (decoded - decoded.mean(dim=1, keepdim=True)) - (target - target.mean(dim=1, keepdim=True))
         loss = loss + hue.abs().mean()
-        mse = float(squares.mean().detach())
-        return loss, {"mse_db": -10 * math.log10(mse / 4), "kl": float(kl.detach())}
+        fooled, told = adversarial_losses(self.judge, decoded / 2 + 0.5, target / 2 + 0.5)
+        loss = loss + ADVERSARY_WEIGHT * (fooled + told)
+        mse = squares.mean().detach() / 4
+        return loss, {"mse_db": -10 * torch.log10(mse), "kl": kl.detach(), "told": told.detach()}
 
     def sample(self, path: Path) -> None:
         """Held-out icons on grey and their reconstructions."""
-        shown = premultiply_grey(self.checks[:: max(1, len(self.checks) // 10)][:10].float() / 255).to(
-            device_of(self.vae)
-        )
+        shown = premultiply_grey(self.checks[:: max(1, len(self.checks) // 10)][:10].float() / 255)
         decoded = self.vae.decode(self.vae.encode(shown * 2 - 1).latent_dist.mean).sample / 2 + 0.5
         save_grid(path, [shown, decoded])

@@ -7,6 +7,7 @@ the seed; and a colour word means something to it only if the same shape comes i
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.matter import MATTER
 from lib_layerdiffusion.training.synthesis import pick, uniform
 from lib_layerdiffusion.training.vae import icons_tensor
+from lib_layerdiffusion.training.workers import in_parallel
 
 HUES = {"red": 0, "orange": 28, "yellow": 52, "green": 115, "blue": 215, "purple": 275, "pink": 325}
 """Colour words -> hue in degrees."""
@@ -106,6 +108,26 @@ def _depiction(styles: Sequence[Tensor], name: str, generator: Generator) -> tup
     return moved(rgba, generator), words
 
 
+def _of_subject(task: tuple[int, str, list[Tensor]], each: int, seed: int) -> tuple[Tensor, list[str]]:
+    """All pictures of one subject, uint8, and their words. task: its number, its name, its styles [4, S, S] uint8."""
+    row, name, drawn = task
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
+    styles = [style.float() / 255 for style in drawn]
+    made = [(styles[0], name)] + [_depiction(styles, name, generator) for _ in range(each - 1)]
+    return torch.stack([_bytes(picture) for picture, _ in made]), [words for _, words in made]
+
+
+def _of_matter(row: int, size: int, each: int, seed: int) -> tuple[Tensor, list[str]]:
+    """The same of one kind of matter."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 - 1 - row)
+    made = [MATTER[row](generator, size) for _ in range(each)]
+    return torch.stack([_bytes(picture.clamp(0, 1)) for picture, _ in made]), [words for _, words in made]
+
+
+def _bytes(picture: Tensor) -> Tensor:
+    return (picture * 255).round().byte()
+
+
 def depictions(data: IconSet, subjects: Sequence[str], each: int, seed: int = 6) -> Depictions:
     """`each` pictures of every subject, by slug, and as many of every kind of translucent matter that has a name.
 
@@ -114,21 +136,13 @@ def depictions(data: IconSet, subjects: Sequence[str], each: int, seed: int = 6)
     Raises:
         InputError: a subject has no 3D picture.
     """
-    generator = torch.Generator().manual_seed(seed)
     solid = data.of_style("3d").only(list(subjects))
     flat = {name: row for row, (name, style) in enumerate(zip(data.names, data.styles, strict=True)) if style == "flat"}
     drawn, others = icons_tensor(solid), icons_tensor(data)
-    size = drawn.shape[-1]
-    rgba, words = [], []
-    for row, slug in enumerate(subjects):
-        name = slug.replace("-", " ")
-        styles = [drawn[row].float() / 255] + ([others[flat[slug]].float() / 255] if slug in flat else [])
-        made = [(styles[0], name)] + [_depiction(styles, name, generator) for _ in range(each - 1)]
-        rgba += [(picture * 255).round().byte() for picture, _ in made]
-        words += [text for _, text in made]
-    for kind in MATTER:
-        for _ in range(each):
-            picture, text = kind(generator, size)
-            rgba.append((picture.clamp(0, 1) * 255).round().byte())
-            words.append(text)
-    return Depictions(torch.stack(rgba), tuple(words))
+    tasks = [
+        (row, slug.replace("-", " "), [drawn[row].clone()] + ([others[flat[slug]].clone()] if slug in flat else []))
+        for row, slug in enumerate(subjects)
+    ]
+    made = in_parallel(partial(_of_subject, each=each, seed=seed), tasks)
+    made += [_of_matter(row, drawn.shape[-1], each, seed) for row in range(len(MATTER))]
+    return Depictions(torch.cat([rgba for rgba, _ in made]), tuple(text for _, words in made for text in words))

@@ -35,7 +35,7 @@ class Line:
         time.sleep(self.delay)
         x = torch.randn(batch, 3, generator=generator)
         error = (self.net(x) - 2 * x).square().mean()
-        return error, {"error": float(error.detach())}
+        return error, {"error": error.detach()}
 
     def sample(self, path):
         path.write_text("sample")
