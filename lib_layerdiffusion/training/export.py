@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lib_layerdiffusion.training.base import TextSide, new_scheduler
@@ -41,9 +41,17 @@ def write_pipeline(target: Path, vae: nn.Module, unet: nn.Module, text: TextSide
         scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(target)
+    _name_as_published(target / "text_encoder" / "model.safetensors")
     config = target / "text_encoder" / "config.json"
     # Stored in half precision, used in single: newer transformers take the dtype from here.
     config.write_text(json.dumps({**json.loads(config.read_text()), "torch_dtype": "float32"}, indent=2) + "\n")
+
+
+def _name_as_published(path: Path) -> None:
+    """Give a text encoder's tensors the names that every published checkpoint has, whichever release wrote them."""
+    state = load_file(path)
+    named = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in state.items()}
+    save_file(named, path, metadata={"format": "pt"})
 
 
 def write_transparency(stage: TransparencyStage, folder: Path) -> None:

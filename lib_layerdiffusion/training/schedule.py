@@ -16,7 +16,7 @@ from typing import Any
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.layers import RECIPES
-from lib_layerdiffusion.training.loop import LoopSettings
+from lib_layerdiffusion.training.loop import CHECKPOINT, LoopSettings
 from lib_layerdiffusion.training.sharing import SHARING_RECIPES
 
 DONE, FAILED = "done", "failed"
@@ -116,7 +116,8 @@ def train_all(plan: Plan, target: Path) -> None:
         child.join()
     stages = [turn.stage for track in TRACKS.values() for turn in track]
     failed = [stage for stage in stages if not (plan.shop.runs / stage / DONE).exists()]
-    needed = [stage for stage in failed if plan.shop.start is None or stage == "base"]
+    lost = [stage for stage in failed if not (plan.shop.runs / stage / CHECKPOINT).exists()]
+    needed = [stage for stage in lost if plan.shop.start is None or stage == "base"]
     if needed:
         raise SettingsError(
             f"These stages failed, so that there is no family to write: {', '.join(needed)}; see above."

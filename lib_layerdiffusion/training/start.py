@@ -39,10 +39,18 @@ def read(path: Path) -> dict[str, Tensor]:
     return {key: value.float() for key, value in load_file(path).items()}
 
 
+def _text_name(key: str, own: Mapping[str, Tensor]) -> str:
+    """A text encoder's key as this release of transformers names it: 5 left out the `text_model.` in front."""
+    bare = key.removeprefix("text_model.")
+    return bare if bare in own else f"text_model.{bare}"
+
+
 def load_modules(family: Path, modules: Mapping[str, nn.Module]) -> None:
     """Load `vae`, `unet` and `text_encoder` from a family into modules of these names."""
     for name, module in modules.items():
         state = read(family / _FILES[name])
+        if name == "text_encoder":
+            state = {_text_name(key, module.state_dict()): value for key, value in state.items()}
         # Transformers' releases differ in whether a CLIP file lists its positions.
         buffers = {key: value for key, value in module.state_dict().items() if key.endswith("position_ids")}
         try:
@@ -84,11 +92,11 @@ def load_text(family: Path, text: TextSide) -> None:
     known, state = tokenizer(family).get_vocab(), text.encoder.state_dict()
     for key, value in read(family / _FILES["text_encoder"]).items():
         if not key.endswith("token_embedding.weight"):
-            state[key].copy_(value)
+            state[_text_name(key, state)].copy_(value)
             continue
         for token, row in text.tokenizer.get_vocab().items():
             if token in known:
-                state[key][row].copy_(value[known[token]])
+                state[_text_name(key, state)][row].copy_(value[known[token]])
 
 
 def load_transparency(family: Path, stage: TransparencyStage) -> None:
@@ -103,19 +111,26 @@ def load_transparency(family: Path, stage: TransparencyStage) -> None:
 
 @torch.no_grad()
 def load_layer(family: Path, stage: LayerStage | SharingStage) -> None:
-    """Load a method's file into its stage; a family without it leaves the stage fresh."""
+    """Load a method's file into its stage; without it, or where it is for a UNet of other sizes, the stage stays fresh."""
     path = family / "layers" / f"{stage.recipe.file}.safetensors"
     if not path.exists():
         return
-    tensors = read(path)
+    tensors, targets = read(path), _targets(stage)
+    if tensors.keys() == targets.keys() and all(tensors[key].shape == value.shape for key, value in targets.items()):
+        for key, value in targets.items():
+            value.copy_(tensors[key])
+
+
+def _targets(stage: LayerStage | SharingStage) -> dict[str, Tensor]:
+    """A stage's own tensors by the names that they have in its file."""
     if isinstance(stage, SharingStage):
-        stage.sharing.load_state_dict(tensors)
-        return
+        return stage.sharing.state_dict()
     names = diffusers_to_ldm(stage.unet.config)
+    found: dict[str, Tensor] = {}
     for key, change in stage.changes.items():
         root = f"diffusion_model.{names[key]}::"
         if isinstance(change, LowRank):
-            change.up.copy_(tensors[f"{root}lora::0"])
-            change.down.copy_(tensors[f"{root}lora::1"])
+            found |= {f"{root}lora::0": change.up, f"{root}lora::1": change.down}
         elif isinstance(change, Difference):
-            change.change.copy_(tensors[f"{root}diff::0"])
+            found[f"{root}diff::0"] = change.change
+    return found

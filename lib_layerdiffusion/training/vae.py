@@ -58,8 +58,10 @@ def aligned_crop(pictures: Tensor, crop: int, generator: Generator) -> Tensor:
 
 
 def save_grid(path: Path, rows: list[Tensor]) -> None:
-    """Write rows of [N, 3, H, W] pictures in [0, 1] as one PNG."""
-    grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2).clamp(0, 1)
+    """Write rows of [N, 3, H, W] pictures in [0, 1] as one PNG; shorter rows end in black."""
+    columns = max(len(row) for row in rows)
+    filled = [F.pad(row, (0, 0, 0, 0, 0, 0, 0, columns - len(row))) for row in rows]
+    grid = torch.cat([torch.cat(list(row), dim=-1) for row in filled], dim=-2).clamp(0, 1)
     Image.fromarray((grid.permute(1, 2, 0).float().cpu().numpy() * 255).round().astype(np.uint8)).save(path)
 
 
