@@ -12,10 +12,12 @@ from lib_layerdiffusion.training.cutout import RemovalNetwork, colour_key, grab_
 from lib_layerdiffusion.training.data import OTHER_STYLE, IconSet
 from lib_layerdiffusion.training.evaluate_family import Family, as_batch, as_pictures, shown
 from lib_layerdiffusion.training.losses import soft_error
+from lib_layerdiffusion.training.matter import MATTER_NAMES
 from lib_layerdiffusion.training.measures import (
     SOFT_MARGIN,
     Distance,
     alpha_error,
+    closely_framed,
     composite_psnr,
     features,
     gradient_error,
@@ -30,8 +32,11 @@ from lib_layerdiffusion.training.measures import (
 from lib_layerdiffusion.training.synthesis import TRANSLUCENT, broad_hair, premultiply_grey, translucent
 from lib_layerdiffusion.training.transparency import greyed
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
+from lib_layerdiffusion.training.variety import depictions
 
 BORDER = 4
+REFERENCES = 8
+"""Trained pictures of each subject that a made one is compared with."""
 FIELD_MARK = "*"
 """Ends the name of a figure that others measure likewise, on other pictures."""
 
@@ -204,13 +209,23 @@ def text_figures(family: Family, data: Path | None, seeds: int = 4, sheet: Path 
 
 
 def _recognised(made: Tensor, subjects: list[str], data: Path) -> dict[str, float]:
-    """How often the nearest of the trained pictures is the one that was asked for."""
-    known = IconSet.load(data, style="3d").only([name.replace(" ", "-") for name in subjects])
-    truth = icons_tensor(known).float() / 255
-    described = features(made.flatten(0, 1))
+    """How often the nearest of the trained pictures shows what was asked for, wherever and how large it stands."""
+    matter = [slug.replace("-", " ") for slug in MATTER_NAMES]
+    solid = [name for name in subjects if name not in matter]
+    known = depictions(IconSet.load(data), [name.replace(" ", "-") for name in solid], REFERENCES)
+    owners = [name for name in (*solid, *matter) for _ in range(REFERENCES)]
+    rows = [
+        row
+        for row, (name, words) in enumerate(zip(owners, known.words, strict=True))
+        if words in (name, f"flat {name}") or name in matter
+    ]
+    truth = closely_framed(known.rgba[rows].float() / 255)
+    described = features(closely_framed(made.flatten(0, 1)))
     both = torch.stack([torch.cdist(described, features(t)) for t in (truth, truth.flip(-1))]).amin(0)
-    ranks = both.argsort(dim=1)
-    right = torch.arange(len(subjects)).repeat(len(made))[:, None]
+    labels = torch.tensor([(*solid, *matter).index(owners[row]) for row in rows])
+    nearest = torch.stack([both[:, labels == number].amin(1) for number in range(len(solid) + len(matter))], dim=1)
+    ranks = nearest.argsort(dim=1)
+    right = torch.tensor([(*solid, *matter).index(name) for name in subjects]).repeat(len(made))[:, None]
     return {
         "the right subject first, share": float((ranks[:, :1] == right).float().mean()),
         "the right subject in the first five, share": float((ranks[:, :5] == right).any(1).float().mean()),

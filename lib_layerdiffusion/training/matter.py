@@ -133,7 +133,8 @@ def lock_of_hair(generator: Generator, size: int) -> tuple[Tensor, str]:
     strands = _edge(width - (x - path).abs(), size) * ((length - y) * 5).clamp(0, 1) * ((y + 0.9) * 12).clamp(0, 1)
     alpha = 1 - (1 - strands * 0.92).prod(dim=0)
     shade = 0.8 + 0.4 * smooth_noise(generator, 1, size, 16)
-    return torch.cat([(torch.tensor(LOCKS[word])[:, None, None] * shade).clamp(0, 1), alpha[None]]), f"{word} hair"
+    colour = (torch.tensor(LOCKS[word])[:, None, None] * shade).clamp(0, 1)
+    return torch.cat([colour, alpha[None]]), "hair" if pick(generator, 3) == 0 else f"{word} hair"
 
 
 def soft_shadow(generator: Generator, size: int) -> tuple[Tensor, str]:

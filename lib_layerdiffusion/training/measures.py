@@ -111,6 +111,23 @@ def features(rgba: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(torch.cat([premultiply_grey(rgba), rgba[:, 3:]], dim=1), 16).flatten(1)
 
 
+def closely_framed(rgba: Tensor, side: int = 64) -> Tensor:
+    """Straight RGBA cut to the square around what can be seen of it, [N, 4, side, side]: size and place don't count."""
+    framed: list[Tensor] = []
+    for picture in rgba:
+        seen = (picture[3] > 0.1).nonzero()
+        if not len(seen):
+            framed.append(F.interpolate(picture[None], size=(side, side), mode="area"))
+            continue
+        (top, left), (bottom, right) = seen.amin(0).tolist(), (seen.amax(0) + 1).tolist()
+        longer = max(bottom - top, right - left)
+        across, down = longer - (right - left), longer - (bottom - top)
+        margins = (across // 2, across - across // 2, down // 2, down - down // 2)
+        cut = F.pad(picture[None, :, top:bottom, left:right], margins)
+        framed.append(F.interpolate(cut, size=(side, side), mode="area"))
+    return torch.cat(framed)
+
+
 def spread_of_seeds(made: Tensor) -> float:
     """How far apart pictures [seeds, subjects, 4, H, W] of a subject are: mean distance of their `features`."""
     described = torch.stack([features(rgba) for rgba in made], dim=1)

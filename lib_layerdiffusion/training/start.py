@@ -111,7 +111,7 @@ def load_transparency(family: Path, stage: TransparencyStage) -> None:
 
 @torch.no_grad()
 def load_layer(family: Path, stage: LayerStage | SharingStage) -> None:
-    """Load a method's file into its stage; without it, or where it is for a UNet of other sizes, the stage stays fresh."""
+    """Load a method's file into its stage; without it, or where it is for another UNet, the stage stays fresh."""
     path = family / "layers" / f"{stage.recipe.file}.safetensors"
     if not path.exists():
         return
