@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,62 @@ def real(forge):
     if not forge.is_real:
         pytest.skip("needs a real host: --forge-root")
     return forge
+
+
+@pytest.fixture
+def row(real, request):
+    """Writes a row of docs/alpha.md: what was done, with which technique, what came of it."""
+    target = request.config.getoption("--alpha-matrix")
+
+    def write(done: str, technique: str, outcome: str) -> None:
+        if target is not None:
+            entry = {"host": real.name, "done": done, "technique": technique, "outcome": outcome}
+            with target.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def offsets_folder(host, tmp_path_factory):
+    """Layer files of the SDXL methods for an SD1.5 UNet."""
+    from tests.hosts.forge.host_files import write_offsets
+
+    folder = tmp_path_factory.mktemp("offsets")
+    models = host.forge / "models"
+    write_offsets(models / "Stable-diffusion" / "random_sd15.safetensors", models / "layer_model", folder)
+    return folder
+
+
+@pytest.fixture
+def weight_offsets(real, monkeypatch, request):
+    """Lets the loaded SD1.5 checkpoint pass for SDXL: methods of weight offsets run on it when this is called."""
+
+    def begin() -> None:
+        from lib_layerdiffusion.hosts.forge import host
+        from lib_layerdiffusion.hosts.forge.script import LayerDiffusionScript
+        from lib_layerdiffusion.methods import Family
+        from lib_layerdiffusion.weights import WeightStore
+
+        monkeypatch.setattr(host, "family_of", lambda _: Family.SDXL)
+        store = WeightStore([request.getfixturevalue("offsets_folder")])
+        monkeypatch.setattr(LayerDiffusionScript.models, "_store", store)
+        monkeypatch.setattr(LayerDiffusionScript.models, "_patchers", {})
+
+    return begin
+
+
+@pytest.fixture
+def method_of(weight_offsets):
+    """Technique in the words of docs/alpha.md -> a method of it, made ready to run."""
+    from tests.hosts.forge.matrix_table import METHODS_OF, OFFSETS
+
+    def choose(technique: str) -> str:
+        if technique == OFFSETS:
+            weight_offsets()
+        return METHODS_OF[technique]
+
+    return choose
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lib_layerdiffusion.settings.fields import FIELDS
 from tests.hosts.forge import starting
@@ -226,6 +227,15 @@ def encoded(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def _with_texts(image: Image.Image) -> str:
+    """PNG in base64, with the picture's texts in chunks."""
+    chunks, buffer = PngInfo(), io.BytesIO()
+    for key, value in image.info.items():
+        chunks.add_text(key, value)
+    image.save(buffer, format="PNG", pnginfo=chunks)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 @contextmanager
 def _upscaling(chosen: Image.Image | None) -> Iterator[None]:
     """As the gallery's upscale button starts a run of the real host."""
@@ -288,6 +298,8 @@ class RealForge:
         (extensions / "layerdiffusion").symlink_to(ROOT)
         quiet = {"live_previews_enable": False, "return_grid": False, "grid_save": False}
         quiet["outdir_samples"] = str(folder / "outputs")
+        quiet["postprocessing_enable_in_main_ui"] = ["Upscale"]
+        quiet["outdir_save"] = str(folder / "chosen")
         (folder / "config.json").write_text(json.dumps({**quiet, "save_to_dirs": False}))
         self.outputs = folder / "outputs"
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -351,8 +363,55 @@ class RealForge:
         """Of a selectable script."""
         return {
             "Outpainting mk2": [None, 64, 4, ["left"], 1.0, 0.05],
-            "Poor man's outpainting": [32, 4, "fill", ["left"]],
+            "Poor man's outpainting": [32, 4, 0, ["left"]],
         }[title]
+
+    def extras(
+        self, images: Sequence[Image.Image], *, batch: bool = False, **body: Any
+    ) -> tuple[list[Image.Image], str]:
+        """Through the API of the Extras tab: what comes out, and what the page would say below it."""
+        from modules.api import models
+
+        texts = [_with_texts(image) for image in images]
+        if batch:
+            files = [models.FileData(data=text, name=f"{number}.png") for number, text in enumerate(texts)]
+            answer = self.api.extras_batch_images_api(models.ExtrasBatchImagesRequest(imageList=files, **body))
+            found = answer.images
+        else:
+            answer = self.api.extras_single_image_api(models.ExtrasSingleImageRequest(image=texts[0], **body))
+            found = [answer.image]
+        return [Image.open(io.BytesIO(base64.b64decode(text))) for text in found], answer.html_info
+
+    def add_upscaler(self) -> str:
+        """A neural upscaler's name in the host's list."""
+        from modules import shared
+        from modules.esrgan_model import UpscalerESRGAN
+
+        from tests.hosts.forge.host_files import write_upscaler
+
+        folder = self.outputs.parent / "ESRGAN"
+        if not folder.is_dir():
+            folder.mkdir()
+            write_upscaler(folder / "repeats_4x.pth")
+            shared.sd_upscalers += UpscalerESRGAN(str(folder)).scalers
+        return "repeats_4x"
+
+    def control_model(self, kind: str) -> str:
+        """A control model's name in the host's list. kind: "control" or "inpaint_patch"."""
+        from lib_controlnet import global_state
+        from modules import shared
+
+        from tests.hosts.forge import host_files
+
+        folder = self.outputs.parent / "ControlNet"
+        folder.mkdir(exist_ok=True)
+        path = folder / {"control": "control.safetensors", "inpaint_patch": "inpaint.patch"}[kind]
+        if not path.exists():
+            checkpoint = self.forge / "models" / "Stable-diffusion" / "random_sd15.safetensors"
+            getattr(host_files, f"write_{kind}")(checkpoint, path)
+        shared.opts.data["control_net_models_path"] = str(folder)
+        global_state.update_controlnet_filenames()
+        return next(name for name in global_state.controlnet_names if name.startswith(path.stem))
 
     def use(self, family: str) -> None:
         name = f"random_{family}.safetensors"

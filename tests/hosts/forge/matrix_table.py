@@ -6,6 +6,13 @@ import json
 import sys
 from pathlib import Path
 
+ONE, FRAMES, OFFSETS = "one picture", "three frames", "weight offsets"
+"""Techniques in the table: SD1.5's shared attention with one frame and with three, and SDXL's low-rank files."""
+METHODS_OF = {
+    ONE: "(SD1.5) Only Generate Transparent Image (Attention Injection)",
+    FRAMES: "(SD1.5) Generate Everything Together (need batch size 3)",
+    OFFSETS: "(SDXL) Only Generate Transparent Image (Attention Injection)",
+}
 HEAD = "| what was done | with | result | run on |\n|---|---|---|---|"
 
 

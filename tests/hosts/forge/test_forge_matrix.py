@@ -7,25 +7,26 @@ appends a JSON line for each row to FILE; `python -m tests.hosts.forge.matrix_ta
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from lib_layerdiffusion.errors import LayerDiffusionError
+from tests.hosts.forge.hosts import LORA
+from tests.hosts.forge.matrix_table import FRAMES, METHODS_OF, OFFSETS, ONE
 from tests.hosts.forge.test_forge_init_pictures import square
 from tests.hosts.forge.third_parties import Postprocessing, Raising, Replacing, Wildcards
 
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 TOGETHER = "(SD1.5) Generate Everything Together (need batch size 3)"
+XL_FG_TO_BLEND = "(SDXL) From Foreground to Blending"
 FG_TO_BG = "(SD1.5) From Foreground to Background (need batch size 2)"
 PICTURES = "LayerDiffusion pictures"
-ONE, FRAMES = "one picture", "three frames"
-METHODS_OF = {ONE: TRANSPARENT, FRAMES: TOGETHER}
 LONG = "a very detailed apple on a wooden table with flowers, " * 20
 HRFIX = ("kohya hrfix integrated", [True, 3, 2.0, 0.0, 1.0, True, "bicubic", "bicubic"])
 TILED = ("multidiffusion integrated", [True, "MultiDiffusion", 64, 64, 16, 4])
+FREEU = "freeu integrated (sd 1.x, sd 2.x, sdxl)"
+LIGHTNING = {"sampler_name": "Euler", "scheduler": "SGM Uniform", "cfg_scale": 1}
 SAMPLING = {
     "prompt editing": {"prompt": "an [apple:pear:0.5]"},
     "BREAK": {"prompt": "an apple BREAK a table"},
@@ -38,8 +39,16 @@ SAMPLING = {
     "DDIM, four steps, CFG 1": {"sampler_name": "DDIM", "steps": 4, "cfg_scale": 1},
     "hires fix, latent": {"enable_hr": True, "hr_upscaler": "Latent"},
     "hires fix, Lanczos": {"enable_hr": True, "hr_upscaler": "Lanczos"},
-    # With other factors random weights give one colour everywhere.
-    "FreeU with factors of 1": {"also": ("freeu integrated (sd 1.x, sd 2.x, sdxl)", [True, 1, 1, 1, 1, 0.0, 1.0])},
+    # At 64 pixels its own division by a range gives no number: the deepest layer has one pixel.
+    "FreeU": {"also": (FREEU, [True, 1.01, 1.02, 0.99, 0.95, 0.0, 1.0]), "width": 128, "height": 128},
+    "FreeU with SD1.5's factors": {"also": (FREEU, [True, 1.5, 1.6, 0.9, 0.2, 0.0, 1.0]), "width": 128, "height": 128},
+    "SGM Uniform (Lightning), one step, CFG 1": {**LIGHTNING, "steps": 1},
+    "SGM Uniform (Lightning), two steps, CFG 1": {**LIGHTNING, "steps": 2},
+    "SGM Uniform (Lightning), eight steps, CFG 1": {**LIGHTNING, "steps": 8},
+    "Turbo schedule, one step, CFG 1": {"sampler_name": "Euler a", "scheduler": "Turbo", "steps": 1, "cfg_scale": 1},
+    "DPM++ SDE, four steps, CFG 1": {"sampler_name": "DPM++ SDE", "steps": 4, "cfg_scale": 1},
+    "a LoRA, four steps, CFG 1": {"prompt": f"an apple {LORA}", "steps": 4, "cfg_scale": 1},
+    "Stop At 0.5 with one step": {"steps": 1, "settings": {"stop_at": 0.5}},
     "Kohya HRFix": {"also": HRFIX},
     "MultiDiffusion": {"also": TILED, "width": 128},
     "self-attention guidance": {"guidance": "sag"},
@@ -48,20 +57,6 @@ SAMPLING = {
     "webp as the format of files": {"override_settings": {"samples_format": "webp"}},
     "a script that raises in every hook": {"others": "raising"},
 }
-
-
-@pytest.fixture
-def row(real, request):
-    """Writes a row: what was done, with which technique, what came of it."""
-    target = request.config.getoption("--alpha-matrix")
-
-    def write(done: str, technique: str, outcome: str) -> None:
-        if target is not None:
-            entry = {"host": real.name, "done": done, "technique": technique, "outcome": outcome}
-            with target.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-
-    return write
 
 
 def modes(result):
@@ -86,29 +81,44 @@ def body_of(given):
 
 @pytest.mark.parametrize("technique", METHODS_OF)
 @pytest.mark.parametrize("done", SAMPLING)
-def test_ways_of_sampling(real, ask, row, done, technique):
-    body, method = body_of(SAMPLING[done]), METHODS_OF[technique]
+def test_ways_of_sampling(real, ask, row, method_of, done, technique):
+    body, method = body_of(SAMPLING[done]), method_of(technique)
     size = 3 if technique == FRAMES else 1
-    result = real.run(ask(method, preview=False, decode_passes=1), batch_size=size, **body)
+    given = {"preview": False, "decode_passes": 1, **body.pop("settings", {})}
+    result = real.run(ask(method, **given), batch_size=size, **body)
     assert modes(result) == ["RGBA", *["RGB"] * (size - 1)]
     assert result.array()[..., 3].std() > 0
     row(done, technique, "the layers, the first with alpha")
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
-def test_a_plain_picture_afterwards_is_the_same(real, ask, row, technique):
+def test_a_plain_picture_afterwards_is_the_same(real, ask, row, method_of, technique):
+    method = method_of(technique)
     before = real.run(None)
-    real.run(ask(METHODS_OF[technique]), batch_size=3)
+    made = real.run(ask(method, preview=False, decode_passes=1), batch_size=3)
+    assert modes(made)[0] == "RGBA"
     assert real.run(None).same_as(before)
     row("a plain picture afterwards", technique, "bit-identical to one before")
 
 
+@pytest.mark.parametrize("technique", [FRAMES, OFFSETS])
+def test_a_condition_method_directly_before_and_after_a_plain_run(real, ask, row, rgba, method_of, technique):
+    method_of(technique)
+    args = ask(XL_FG_TO_BLEND if technique == OFFSETS else FG_TO_BG, foreground=np.asarray(rgba()))
+    first = real.run(args, batch_size=2)
+    plain = real.run(None)
+    assert real.run(args, batch_size=2).same_as(first)
+    assert real.run(None).same_as(plain)
+    assert real.run(args, batch_size=2).same_as(first)
+    row("a condition method directly before and after a plain run", technique, "both as ever, bit by bit")
+
+
 @pytest.mark.parametrize("technique", METHODS_OF)
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
-def test_the_upscale_button(real, ask, row, rgba, upscaler, technique):
+def test_the_upscale_button(real, ask, row, rgba, method_of, upscaler, technique):
     chosen = rgba(real.side)
     body = {"firstpass_image": chosen, "enable_hr": True, "hr_upscaler": upscaler}
-    result = real.run(ask(METHODS_OF[technique], preview=False, decode_passes=1), **body)
+    result = real.run(ask(method_of(technique), preview=False, decode_passes=1), **body)
     assert modes(result) == ["RGBA"]
     assert result.images[0].size == (96, 96)
     row(f"the gallery's upscale button, {upscaler}", technique, "one picture with alpha at the new size")
@@ -165,10 +175,10 @@ def test_soft_inpainting(real, ask, row, rgba):
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
-def test_prompt_matrix(real, ask, row, technique):
+def test_prompt_matrix(real, ask, row, method_of, technique):
     script = ("prompt matrix", [False, False, "positive", "comma", 0])
     result = real.run(
-        ask(METHODS_OF[technique], preview=False, decode_passes=1), prompt="an apple|red|big", script=script
+        ask(method_of(technique), preview=False, decode_passes=1), prompt="an apple|red|big", script=script
     )
     frames = 3 if technique == FRAMES else 1
     assert modes(result)[1:5] == ["RGBA"] * 4
@@ -194,25 +204,31 @@ def test_xyz_plot_of_methods(real, ask, row):
     row("X/Y/Z plot with a method of the other family", ONE, f"refused before the first cell: {refused.message}")
 
 
-def test_wildcards(real, ask, row):
-    args = ask(TOGETHER, preview=False, decode_passes=1)
+@pytest.mark.parametrize("technique", METHODS_OF)
+def test_wildcards(real, ask, row, method_of, technique):
+    args = ask(method_of(technique), preview=False, decode_passes=1)
     result = real.run(args, batch_size=3, others=[Wildcards()])
-    assert result.same_as(real.run(args, batch_size=3, prompt="an apple 0"))
-    row("wildcards that write a prompt for each item", FRAMES, "frames of a picture share one prompt")
+    if technique == FRAMES:
+        assert result.same_as(real.run(args, batch_size=3, prompt="an apple 0"))
+        row("wildcards that write a prompt for each item", technique, "frames of a picture share one prompt")
+        return
+    assert modes(result) == ["RGBA"] * 3
+    assert [text.split("\n")[0] for text in result.info["infotexts"]] == [f"an apple {n}" for n in range(3)]
+    row("wildcards that write a prompt for each item", technique, "each picture has its own prompt")
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
-def test_several_init_pictures(real, ask, row, rgba, technique):
+def test_several_init_pictures(real, ask, row, rgba, method_of, technique):
     pictures = [rgba(real.side, seed) for seed in (1, 5)]
-    args, frames = ask(METHODS_OF[technique], preview=False, decode_passes=1), 3 if technique == FRAMES else 1
+    args, frames = ask(method_of(technique), preview=False, decode_passes=1), 3 if technique == FRAMES else 1
     result = real.run(args, img2img=True, init_images=pictures, batch_size=2, denoising_strength=0.5)
     assert modes(result) == ["RGBA", *["RGB"] * (frames - 1)] * 2
     row("image-to-image of two pictures", technique, "a set of layers for each")
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
-def test_a_refiner(real, ask, row, technique):
-    args, frames = ask(METHODS_OF[technique], preview=False, output_origin=True, decode_passes=1), 3
+def test_a_refiner(real, ask, row, method_of, technique):
+    args, frames = ask(method_of(technique), preview=False, output_origin=True, decode_passes=1), 3
     body = {"steps": 4, "refiner_checkpoint": real.second_checkpoint(), "refiner_switch_at": 0.5, "batch_size": frames}
     refined = real.run(args, **body)
     stopped = real.run([*args[:3], 0.5, *args[4:]], **body)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from PIL import Image
@@ -127,6 +129,10 @@ class Joining:
         return processing.process_images(p)
 
 
+def _attention_module() -> str:
+    return "backend.attention" if find_spec("backend") else "fakehost.attention"
+
+
 class Adapter:
     """IP-Adapter as far as the UNet goes: an attention of its own in every cross-attention, by the order of rows."""
 
@@ -141,8 +147,7 @@ class Adapter:
 
     @staticmethod
     def _attend(q: Any, k: Any, v: Any, extra: dict[str, Any]) -> Any:
-        from fakehost.attention import attention_function
-
+        attention_function = import_module(_attention_module()).attention_function
         rows = len(q) // len(extra["cond_or_uncond"])
         out = attention_function(q, k, v, extra["n_heads"]).clone()
         for part, mark in enumerate(extra["cond_or_uncond"]):

@@ -1,0 +1,61 @@
+"""Rows of docs/alpha.md about other networks beside the method: ControlNet and Fooocus' inpaint patch, random weights.
+
+pytest tests/hosts/forge/test_forge_matrix_control.py --forge-root FORGE --alpha-matrix FILE
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lib_layerdiffusion.errors import LayerDiffusionError
+from tests.hosts.forge.hosts import encoded
+from tests.hosts.forge.matrix_table import FRAMES, METHODS_OF
+from tests.hosts.forge.test_forge_init_pictures import square
+from tests.hosts.forge.test_forge_matrix import modes
+
+
+def unit(model, image, **values):
+    given = {"enabled": True, "module": "None", "model": model, "image": encoded(image), "weight": 1.0}
+    return ("controlnet", [{**given, "save_detected_map": False, **values}])
+
+
+@pytest.mark.parametrize("technique", METHODS_OF)
+def test_controlnet(real, ask, row, rgb, method_of, technique):
+    args, size = ask(method_of(technique), preview=False, decode_passes=1), 3 if technique == FRAMES else 1
+    model, plain = real.control_model("control"), real.run(None)
+    without = real.run(args, batch_size=size)
+    controlled = real.run(args, batch_size=size, also=unit(model, rgb(real.side)))
+    assert modes(controlled) == modes(without) == ["RGBA", *["RGB"] * (size - 1)]
+    assert controlled.array()[..., 3].std() > 0
+    assert not any(np.array_equal(controlled.array(i), without.array(i)) for i in range(size))
+    half = real.run(args, batch_size=size, also=unit(model, rgb(real.side), guidance_end=0.4))
+    assert modes(half) == modes(without)
+    assert not half.same_as(controlled)
+    assert real.run(args, batch_size=size).same_as(without)
+    assert real.run(None).same_as(plain)
+    row("ControlNet, whole and up to 0.4", technique, "the layers, the first with alpha; afterwards as before it")
+
+
+@pytest.mark.parametrize("technique", METHODS_OF)
+def test_the_inpaint_patch(real, ask, row, rgba, method_of, technique):
+    args = ask(method_of(technique), preview=False, decode_passes=1)
+    picture, mask = rgba(real.side), square(real.side, (8, 8, 40, 40))
+    body = {"img2img": True, "init_images": [picture], "mask": mask, "denoising_strength": 0.75}
+    body["inpaint_full_res"] = False
+    plain = real.run(None)
+    also = unit(real.control_model("inpaint_patch"), picture.convert("RGB"), mask_image=encoded(mask.convert("RGB")))
+    result = real.run(args, also=also, **body)
+    assert isinstance(result.error, LayerDiffusionError)
+    assert real.run(None).same_as(plain)
+    row("Fooocus' inpaint patch", technique, f"refused before sampling: {result.message}")
+
+
+def test_the_inpaint_patch_alone(real, rgba):
+    """The test's own file does something, or the rows above would say nothing."""
+    picture, mask = rgba(real.side).convert("RGB"), square(real.side, (8, 8, 40, 40))
+    body = {"img2img": True, "init_images": [picture], "mask": mask, "inpaint_full_res": False}
+    also = unit(real.control_model("inpaint_patch"), picture, mask_image=encoded(mask.convert("RGB")))
+    patched, plain = real.run(None, also=also, **body), real.run(None, **body)
+    assert patched.error is None
+    assert not patched.same_as(plain)
