@@ -82,7 +82,7 @@ def write_inpaint_patch(checkpoint: Path, path: Path) -> None:
 def write_upscaler(path: Path) -> None:
     """An ESRGAN of the published architecture whose convolutions hand colour on: it repeats each pixel four by four."""
     generator = torch.Generator().manual_seed(3)
-    width, growth = 8, 4
+    width, growth = 8, 32
     tensors = {}
 
     def conv(name: str, after: int, before: int, *, passes: bool = True) -> None:
