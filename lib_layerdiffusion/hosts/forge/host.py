@@ -97,6 +97,7 @@ class ForgeHost:
         """See `hosts.base.Host`. prompts: conditioning of the layers' own prompts for a step, or None."""
         objects = self._p.sd_model.forge_objects
         plain = objects.unet
+        patching.refuse_inpaint_patch(plain)
         patched = plain.clone()
         latents = None
         if isinstance(injection.weights, WeightOffsets):

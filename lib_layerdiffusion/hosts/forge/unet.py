@@ -17,6 +17,8 @@ from lib_layerdiffusion.hosts.forge.sharing import ATTENTION, in_file_order, ref
 from lib_layerdiffusion.networks import AttentionSharing
 from lib_layerdiffusion.unet.injection import KEY_PREFIX, Injection, WeightOffsets
 
+INPAINT_PATCH = "fooocus"
+"""Kind of patch by which hosts know it."""
 _QUERY = ".to_q.weight"
 
 
@@ -76,6 +78,25 @@ def add_offsets(backend: Backend, patcher: Any, offsets: WeightOffsets, identity
         raise WeightsError(f"The host found no place for {len(offsets) - len(placed)} weights, such as {missing}.")
 
 
+def refuse_inpaint_patch(patcher: Any) -> None:
+    """Refuse Fooocus' inpaint patch: at every step it loads its own copy of the UNet in the place of the patched one.
+
+    patcher: the host's UNet as other extensions left it, whose patches stand in a mapping, in some hosts one for each
+    file; one patch is (strength, (kind, values), ...).
+
+    Raises:
+        HostError: it is there.
+    """
+    files = getattr(patcher, "lora_patches", None)
+    patches = files.values() if files is not None else [getattr(patcher, "patches", None) or {}]
+    every = (patch for found in patches for of_weight in found.values() for patch in of_weight)
+    if any(isinstance(patch[1], tuple) and patch[1][0] == INPAINT_PATCH for patch in every):
+        raise HostError(
+            "Fooocus' inpaint patch exchanges the UNet at every step, which would take the method out of it: switch "
+            "that ControlNet unit off; LayerDiffusion inpaints without it."
+        )
+
+
 class LayerSteps:
     """What happens at every step: conditions change, and below Stop At `plain` finishes the picture.
 
@@ -122,6 +143,8 @@ class LayerSteps:
             )
 
     def _step(self, x: Tensor, timestep: Tensor, uncond: Any, cond: Any, options: Mapping[str, Any]) -> None:
+        if self._calls == 0:
+            refuse_inpaint_patch(self._p.sd_model.forge_objects.unet)  # by an extension that comes behind this one
         if self._calls == 1:
             self.check_merged()
         stopped = float(timestep[0]) < self._stop_sigma

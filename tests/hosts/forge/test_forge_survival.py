@@ -294,6 +294,35 @@ def test_what_goes_wrong_in_a_plots_cell_is_said_below_it(fake, ask, monkeypatch
     assert module.process_images is own
 
 
+class InpaintPatch:
+    """Fooocus' as far as a patcher shows it."""
+
+    args_from = args_to = 0
+
+    def process_before_every_sampling(self, p, *_, **__):
+        unet = p.sd_model.forge_objects.unet.clone()
+        name = next(name for name, _ in unet.model.named_parameters() if name.endswith("to_q.weight"))
+        patches = {name: [(1.0, ("fooocus", [0, 1, 2]), 1.0, None, None)]}
+        if hasattr(unet, "lora_patches"):
+            unet.lora_patches["inpaint.patch"] = patches
+        else:
+            unet.patches = patches
+        p.sd_model.forge_objects.unet = unet
+
+
+@pytest.mark.parametrize(("family", "method"), [("sd15", TRANSPARENT), ("sdxl", XL_TRANSPARENT)])
+def test_the_inpaint_patch_is_refused_before_sampling(fake, ask, family, method):
+    from modules import processing
+
+    fake.use(family)
+    p = fake._processing(ask(method), False, {"others": [InpaintPatch()]})
+    p.scripts.scripts.reverse()
+    result = fake._process(processing.process_images, p)
+    assert isinstance(result.error, LayerDiffusionError)
+    assert "Fooocus" in result.message
+    assert fake.run(ask(method)).error is None
+
+
 def test_a_foreground_without_alpha_is_told_of(fake, ask, rgb, rgba):
     told = fake.run(ask(FG_TO_BG, foreground=np.asarray(rgb())), batch_size=2)
     assert "opaque throughout" in told.info["comments"]
