@@ -396,9 +396,25 @@ class RealForge:
             shared.sd_upscalers += UpscalerESRGAN(str(folder)).scalers
         return "repeats_4x"
 
+    def own_upscale(self, factor: float) -> tuple[str, list[Any]]:
+        """The host's Upscale as it stands on the main tabs, with the arguments that this host's has."""
+        from modules import scripts
+
+        every = scripts.scripts_txt2img.alwayson_scripts
+        script = next((one for one in every if one.title() == "Upscale"), None)
+        if script is None:
+            pytest.skip("this host has no Upscale on its main tabs")
+        values = {
+            "upscale_enabled": True,
+            "upscale_by": factor,
+            "upscaler_1_name": "Lanczos",
+            "upscaler_2_name": "None",
+        }
+        return "upscale", [values.get(name, 0) for name in script.postprocessing_controls]
+
     def control_model(self, kind: str) -> str:
         """A control model's name in the host's list. kind: "control" or "inpaint_patch"."""
-        from lib_controlnet import global_state
+        global_state = pytest.importorskip("lib_controlnet.global_state")
         from modules import shared
 
         from tests.hosts.forge import host_files

@@ -85,8 +85,7 @@ def test_the_hosts_own_upscale_after_sampling(real, ask, row, method_of, techniq
     """Upscale, switched on for the main tabs on the host's settings page."""
     args, size = ask(method_of(technique), preview=False, decode_passes=1), 3 if technique == FRAMES else 1
     plain = real.run(args, batch_size=size)
-    upscale = ("upscale", [True, 0, 2.0, 0, 512, 512, False, "Lanczos", "None", 0])
-    result = real.run(args, batch_size=size, also=upscale)
+    result = real.run(args, batch_size=size, also=real.own_upscale(2.0))
     assert modes(result) == ["RGBA", *["RGB"] * (size - 1)]
     assert {image.size for image in result.images} == {(128, 128)}
     expected = plain.images[0].getchannel("A").resize((128, 128), Image.Resampling.LANCZOS)
