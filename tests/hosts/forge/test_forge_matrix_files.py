@@ -16,6 +16,12 @@ from PIL import Image
 from tests.hosts.forge.matrix_table import FRAMES, METHODS_OF, ONE
 from tests.hosts.forge.test_forge_matrix import modes
 
+
+def has_transparency(image):
+    """The host's own text may stand in the last bit of an opaque picture's alpha."""
+    return image.mode == "RGBA" and image.getextrema()[3][0] < 254
+
+
 KEPT = "colour changed, alpha beside it at the new size"
 
 
@@ -102,11 +108,13 @@ def test_file_formats(real, ask, row, chosen):
 
     real.option("samples_format", chosen)
     result = real.run(ask(METHODS_OF[FRAMES], decode_passes=1), batch_size=3, save_images=True)
-    assert modes(result) == ["RGBA", "RGB", "RGB", "RGB"]
+    assert modes(result)[0] == "RGBA"
+    assert not any(has_transparency(image) for image in result.images[1:])
     saved = real.saved()[-3:]
     assert [path.suffix[1:] for path in saved] == [FORMATS[chosen], chosen, chosen]
     with Image.open(saved[0]) as image:
-        assert mean_difference(image.convert("RGBA").getchannel("A"), result.images[0].getchannel("A")) < 1
+        *colour, alpha = (mean_difference(*pair) for pair in zip(image.split(), result.images[0].split(), strict=True))
+        assert alpha <= (max(colour) if chosen == "avif" else 0)  # AVIF's loss is everywhere alike
         assert "LayerDiffusion method" in images.read_info_from_image(image)[0]
     said = "hold no alpha" in str(result.info)
     assert said == (FORMATS[chosen] != chosen)
