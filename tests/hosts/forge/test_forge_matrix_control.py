@@ -29,12 +29,8 @@ def test_controlnet(real, ask, row, rgb, method_of, technique):
     assert modes(controlled) == modes(without) == ["RGBA", *["RGB"] * (size - 1)]
     assert controlled.array()[..., 3].std() > 0
     assert not any(np.array_equal(controlled.array(i), without.array(i)) for i in range(size))
-    half = real.run(args, batch_size=size, also=unit(model, rgb(real.side), guidance_end=0.4))
-    assert modes(half) == modes(without)
-    assert not half.same_as(controlled)
-    assert real.run(args, batch_size=size).same_as(without)
     assert real.run(None).same_as(plain)
-    row("ControlNet, whole and up to 0.4", technique, "the layers, the first with alpha; afterwards as before it")
+    row("ControlNet", technique, "the layers, the first with alpha; plain pictures afterwards as before")
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
