@@ -42,7 +42,7 @@ def encode(rgba: Picture, models: ForgeModels) -> tuple[Picture, Tensor]:
     models.load_transparency(family, encoder=True)
     offset = models.encode_offset(family, rgba)
     pixels = torch.from_numpy(flatten_on_grey(rgba).astype(np.float32) / 255.0).movedim(-1, 0)[None]
-    latent = vae.encode(shared.sd_model.forge_objects.vae, pixels, vae.offset_by(offset), whole=True)
+    latent = vae.encode(shared.sd_model.forge_objects.vae, pixels, vae.offset_by(offset))
     return to_uint8(_vae_decode(latent)[0].movedim(0, -1).numpy()), latent.float().cpu()
 
 

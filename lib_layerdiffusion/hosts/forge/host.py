@@ -89,7 +89,11 @@ class ForgeHost:
         return weights
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """See `hosts.base.Host`. Draws from the random generator that the host has seeded for the picture."""
+        """See `hosts.base.Host`. Draws from the random generator that the host has seeded for the picture.
+
+        Raises:
+            HostError: the host encodes in tiles.
+        """
         latent = vae.encode(self._p.sd_model.forge_objects.vae, pixels)
         return self._backend.latent_in(self._p.sd_model, latent)
 

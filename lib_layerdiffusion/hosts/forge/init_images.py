@@ -99,7 +99,7 @@ class InitPictures:
         Raises:
             HostError: it encoded in another way, which would have dropped the alpha.
         """
-        with vae.encoding(self._p.sd_model.forge_objects.vae, self._regulate, whole=True):
+        with vae.encoding(self._p.sd_model.forge_objects.vae, self._regulate):
             yield
         if self._offsets and self._encoded < self._expected():
             raise HostError(

@@ -39,21 +39,21 @@ def offset_by(offset: Tensor) -> Place:
 
 
 def in_pieces() -> HostError:
-    """What is wrong where a VAE encodes in tiles: each would need its own part of the alpha."""
+    """What is wrong where a VAE encodes in tiles: each needs its own part of the alpha, or draws for itself."""
     return HostError(
-        "The VAE encodes the picture in pieces, so its alpha cannot get in: switch tiled VAE encoding off, or make the "
-        "picture smaller where the host chose it because memory ran out."
+        "The VAE encodes the picture in pieces, which no layer can be made from: switch tiled VAE encoding off, or "
+        "make the picture smaller where the host chose it because memory ran out."
     )
 
 
 @contextmanager
-def encoding(vae: Any, place: Place, *, whole: bool) -> Iterator[None]:
+def encoding(vae: Any, place: Place) -> Iterator[None]:
     """For the time of the block, let `vae` (the host's, of the loaded model) encode to what `place` says.
 
-    Only functions of these two instances are replaced, and put back in any case. whole: refuse to encode in tiles.
+    Only functions of these two instances are replaced, and put back in any case.
 
     Raises:
-        HostError: within the block, where the host encodes in tiles though `whole` is set.
+        HostError: within the block, where the host encodes in tiles.
     """
     network = vae.first_stage_model
 
@@ -66,18 +66,18 @@ def encoding(vae: Any, place: Place, *, whole: bool) -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise in_pieces()
 
-    refused = [name for name in _IN_PIECES if whole and hasattr(vae, name)]
+    refused = [name for name in _IN_PIECES if hasattr(vae, name)]
     with ExitStack() as undo:
         for owner, name, function in [(network, "encode", encode), *((vae, name, refuse) for name in refused)]:
             undo.callback(Replacement(owner, name, function).restore)
         yield
 
 
-def encode(vae: Any, pixels: Tensor, place: Place = drawn, *, whole: bool = False) -> Tensor:
-    """VAE-encode [B, 3, H, W] in [0, 1] to the latent that `place` says, in the VAE's scale. whole: as in `encoding`.
+def encode(vae: Any, pixels: Tensor, place: Place = drawn) -> Tensor:
+    """VAE-encode [B, 3, H, W] in [0, 1] to the latent that `place` says, in the VAE's scale.
 
     Raises:
-        HostError: the host encodes in tiles though `whole` is set.
+        HostError: the host encodes in tiles.
     """
-    with encoding(vae, place, whole=whole):
+    with encoding(vae, place):
         return vae.encode(pixels.movedim(1, -1))

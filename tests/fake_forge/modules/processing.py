@@ -186,8 +186,14 @@ def create_infotext(p, prompts, seeds, subseeds, index=0, all_negative_prompts=N
     return f"{prompts[index]}\nSteps: {p.steps}, Seed: {seeds[index]}, {parameters}"
 
 
+def sized(width, height):
+    """What a host makes of the size that was asked for, once scripts have seen the request."""
+    return width, height
+
+
 def process_images(p):
     p.scripts.call("before_process", p)
+    p.width, p.height = sized(p.width, p.height)
     shared.state.interrupted = False
     prompts = p.prompt if isinstance(p.prompt, list) else [p.prompt] * (p.batch_size * p.n_iter)
     seeds = p.seed if isinstance(p.seed, list) else [p.seed + i for i in range(len(prompts))]

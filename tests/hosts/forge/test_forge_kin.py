@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from lib_layerdiffusion.methods import METHODS
 
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 XL_TRANSPARENT = "(SDXL) Only Generate Transparent Image (Attention Injection)"
+XL_BLENDED = "(SDXL) From Foreground to Blending"
 PREFIX = "diffusion_model."
 
 
@@ -100,7 +102,7 @@ def test_every_host_encodes_alike(fake):
     std = (0.5 * log_variance).exp()
     assert torch.equal(latent, mean + std * torch.randn(mean.shape))
     offset = torch.full_like(mean, 2.0)
-    assert torch.allclose(vae.encode(own, pixels, vae.offset_by(offset), whole=True), mean + std * 2.0)
+    assert torch.allclose(vae.encode(own, pixels, vae.offset_by(offset)), mean + std * 2.0)
     assert vars(network) == before
 
 
@@ -109,13 +111,12 @@ def test_the_encoder_is_put_back_after_an_error(fake):
 
     own = encoder_of(fake)
     with pytest.raises(HostError, match="in pieces"):
-        vae.encode(own, torch.zeros(1, 3, 32, 48), vae.offset_by(torch.zeros(1, 4, 2, 2)), whole=True)
+        vae.encode(own, torch.zeros(1, 3, 32, 48), vae.offset_by(torch.zeros(1, 4, 2, 2)))
     assert "encode" not in vars(own.first_stage_model)
 
 
-def test_tiles_are_refused_for_alpha_and_taken_for_conditions(fake, ask, rgba, monkeypatch):
-    from lib_layerdiffusion.hosts.forge import vae
-
+def test_tiles_are_refused_for_alpha_and_for_conditions(fake, ask, rgba, monkeypatch):
+    """The host's own pictures may still be encoded so."""
     own = type(encoder_of(fake))
     plain = own.encode
 
@@ -124,14 +125,34 @@ def test_tiles_are_refused_for_alpha_and_taken_for_conditions(fake, ask, rgba, m
 
     monkeypatch.setattr(own, "encode_tiled", plain, raising=False)
     monkeypatch.setattr(own, "encode", in_tiles)
-    failed = fake.run(ask(TRANSPARENT), img2img=True, init_images=[rgba(fake.side)], denoising_strength=0.5)
-    assert isinstance(failed.error, HostError)
-    assert "tiled VAE encoding off" in failed.message
-    torch.manual_seed(1)
-    tiled = vae.encode(encoder_of(fake), torch.zeros(1, 3, 32, 32))
+    start = {"img2img": True, "init_images": [rgba(fake.side)], "denoising_strength": 0.5}
+    fake.use("sdxl")
+    conditioned = fake.run(ask(XL_BLENDED, foreground=np.asarray(rgba(fake.side))))
+    fake.use("sd15")
+    for failed in (conditioned, fake.run(ask(TRANSPARENT), **start)):
+        assert isinstance(failed.error, HostError)
+        assert "tiled VAE encoding off" in failed.message
+    tiled = fake.run(None, **start)
     monkeypatch.setattr(own, "encode", plain)
-    torch.manual_seed(1)
-    assert torch.equal(tiled, vae.encode(encoder_of(fake), torch.zeros(1, 3, 32, 32)))
+    assert fake.run(None, **start).same_as(tiled)
+
+
+@pytest.mark.parametrize("method", [TRANSPARENT, XL_TRANSPARENT, XL_BLENDED])
+def test_layers_have_whatever_size_the_host_makes(fake, ask, rgba, monkeypatch, method):
+    """Forge Neo rounds to multiples of 64 after scripts have seen the request, unless it is told otherwise."""
+    from modules import processing, shared
+
+    rounded = sys.modules["kin"].__dict__.get("multiples_of_64")
+    fake.use("sd15" if method == TRANSPARENT else "sdxl")
+    args, alpha = ask(method, foreground=np.asarray(rgba(40))), method != XL_BLENDED
+    told = fake.run(args, width=72, height=200)
+    assert told.error is None, told.message
+    assert (told.images[0].mode, told.images[0].size) == ("RGBA" if alpha else "RGB", (72, 200))
+    if rounded is None:
+        return
+    monkeypatch.setattr(shared.sd_model, "fix_dimensions", rounded, raising=False)
+    assert processing.sized(72, 200) == (64, 192)
+    assert fake.run(args, width=72, height=200).same_as(fake.run(args, width=64, height=192))
 
 
 def test_an_opaque_and_a_clear_picture_differ_on_every_host(fake, ask):

@@ -23,8 +23,23 @@ def prepare():
     _rewrite()
 
 
+def _sized(width, height):
+    """Multiples of 64, unless the model says otherwise; tests of other things have it say so."""
+    from modules import shared
+
+    own = getattr(shared.sd_model, "fix_dimensions", None)
+    return (width, height) if own is None else own(width, height)
+
+
+def multiples_of_64(width, height):
+    """What the host does where its model has no say."""
+    return tuple(max((side + 32) // 64 * 64, 64) for side in (width, height))
+
+
 def _rewrite():
-    from modules import prompt_parser, shared
+    from modules import processing, prompt_parser, shared
+
+    processing.sized = _sized
 
     own_load = memory_management.load_models_gpu
     memory_management.load_models_gpu = lambda models, memory_required=0: own_load(models, memory_required)
