@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from lib_layerdiffusion.hosts.forge import sharing as sharing_layers
 from lib_layerdiffusion.hosts.forge import unet as patching
 from lib_layerdiffusion.hosts.forge import vae
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
+from lib_layerdiffusion.hosts.forge.quantised import refuse_unchangeable
 from lib_layerdiffusion.methods import Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
 from lib_layerdiffusion.networks.sharing_run import is_weight_product
-from lib_layerdiffusion.unet.injection import Injection, LayerWeights, WeightOffsets
+from lib_layerdiffusion.unet.injection import KEY_PREFIX, Injection, LayerWeights, WeightOffsets
 
 Prompts = Callable[[int], tuple[Any, Any]]
 
@@ -79,11 +81,14 @@ class ForgeHost:
 
         Raises:
             WeightsError: it is missing, damaged, of another method, or does not fit.
+            HostError: the UNet is quantised so that the host cannot put it in.
         """
         weights = self._models.layer_weights(method)
         parameters = self._backend.parameters(self._p.sd_model.forge_objects_after_applying_lora.unet)
         if isinstance(weights, WeightOffsets):
             patching.check_offsets(parameters, weights)
+            changes = partial(self._backend.changes_quantised, self._p.sd_model.forge_objects.unet)
+            refuse_unchangeable(parameters, (KEY_PREFIX + key for key in weights), changes)
         else:
             patching.check_sharing(parameters, weights)
         return weights

@@ -21,7 +21,7 @@ from lib_layerdiffusion.networks.attention_sharing import SharingRun
 from lib_layerdiffusion.unet.injection import KEY_PREFIX
 
 ATTENTION = re.compile(r"(input_blocks|output_blocks|middle_block)\.(?:.+\.)?transformer_blocks\.\d+\.attn[12]")
-_PARTS = ("input_blocks", "output_blocks", "middle_block")
+ATTENTION_PARTS = ("input_blocks", "output_blocks", "middle_block")
 _ASIDE = "layerdiffusion_replacements"
 """Among the transformer options of a call: what other extensions put in the place of attention."""
 _KINDS = ("attn1", "attn2")
@@ -29,7 +29,7 @@ _KINDS = ("attn1", "attn2")
 
 def in_file_order(layers: Iterable[str]) -> list[str]:
     """Names of attention layers, given in the order of the UNet, in that of attention-sharing files: middle last."""
-    return sorted(layers, key=lambda name: _PARTS.index(name.split(".", 1)[0]))
+    return sorted(layers, key=lambda name: ATTENTION_PARTS.index(name.split(".", 1)[0]))
 
 
 def add_sharing(backend: Backend, patcher: Any, sharing: AttentionSharing, run: SharingRun) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import HostError, WeightsError
 from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
-from lib_layerdiffusion.hosts.forge.sharing import ATTENTION, in_file_order, refuse_conflicts
+from lib_layerdiffusion.hosts.forge.quantised import INSTEAD, logical_shape, quantisations, refuse_unknown
+from lib_layerdiffusion.hosts.forge.sharing import ATTENTION, ATTENTION_PARTS, in_file_order, refuse_conflicts
 from lib_layerdiffusion.networks import AttentionSharing
 from lib_layerdiffusion.unet.injection import KEY_PREFIX, Injection, WeightOffsets
 
@@ -34,18 +35,13 @@ class LayerConditions:
     prompts: Callable[[int], tuple[Any, Any]] | None = None
 
 
-def logical_shape(parameter: Tensor) -> tuple[int, ...]:
-    """Shape of the values that a parameter stands for; 4-bit weights of bitsandbytes are packed into a column."""
-    state = getattr(parameter, "quant_state", None)
-    return tuple(parameter.shape if state is None else state.shape)
-
-
 def check_offsets(parameters: Mapping[str, Tensor], offsets: WeightOffsets) -> None:
     """Make sure that every offset has its place. parameters: of the whole model, by full name.
 
     Raises:
-        WeightsError: one has not.
+        WeightsError: one has not. HostError: the model is quantised in a way that has no such places.
     """
+    refuse_unknown(parameters, (KEY_PREFIX + key.removesuffix(".weight") for key in offsets))
     named = {name.removeprefix(KEY_PREFIX): value for name, value in parameters.items() if name.startswith(KEY_PREFIX)}
     offsets.check({name: logical_shape(value) for name, value in named.items()})
 
@@ -54,8 +50,9 @@ def check_sharing(parameters: Mapping[str, Tensor], sharing: AttentionSharing) -
     """Make sure that units and attention layers belong together. parameters: of the whole model, by full name.
 
     Raises:
-        WeightsError: they do not.
+        WeightsError: they do not. HostError: the model is quantised in a way that leaves no such layers.
     """
+    refuse_unknown(parameters, (f"{KEY_PREFIX}{part}" for part in ATTENTION_PARTS))
     queries = (name.removeprefix(KEY_PREFIX).removesuffix(_QUERY) for name in parameters if name.endswith(_QUERY))
     layers = in_file_order(name for name in queries if ATTENTION.fullmatch(name))
     widths = [logical_shape(parameters[f"{KEY_PREFIX}{name}{_QUERY}"])[1] for name in layers]
@@ -137,9 +134,10 @@ class LayerSteps:
             return
         left_out = self._backend.unmerged(self._patched, weights)
         if left_out:
+            kinds = quantisations(self._backend.parameters(self._patched).values())
             raise HostError(
-                f"The host left {len(left_out)} of {len(weights)} changes out of the UNet, such as {left_out[0]}: "
-                "load a checkpoint that is not quantised, or quantised in another way."
+                f"The host left {len(left_out)} of {len(weights)} changes out of the UNet, such as {left_out[0]}"
+                f"{f' (the checkpoint is quantised: {kinds})' if kinds else ''}: {INSTEAD}."
             )
 
     def _step(self, x: Tensor, timestep: Tensor, uncond: Any, cond: Any, options: Mapping[str, Any]) -> None:

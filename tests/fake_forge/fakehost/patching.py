@@ -13,6 +13,12 @@ def _assign(model, name, value):
     setattr(attrgetter(parent)(model) if parent else model, last, value)
 
 
+def refuse_packing(weight, beside):
+    """Hosts cannot pack weights of most kinds again; changes are added while the layer computes in place of that."""
+    if hasattr(weight, "gguf_cls") and not beside:
+        raise NotImplementedError("Low bit LoRA for this data type is not implemented yet")
+
+
 class Merger:
     """Weights with LoRAs merged in; merges anew only where names or strengths change."""
 
@@ -30,13 +36,14 @@ class Merger:
         for name, value in self.backup.items():
             _assign(self.model, name, value)
         self.backup = {}
-        for (_, strength), changes in patches.items():
+        for (_, strength, beside), changes in patches.items():
             for name, (kind, parts) in changes.items():
                 try:
                     weight = attrgetter(name)(self.model)
                 except AttributeError:
                     raise ValueError(f"Wrong LoRA Key: {name}") from None
                 self.backup.setdefault(name, weight)
+                refuse_packing(weight, beside)
                 _assign(self.model, name, torch.nn.Parameter(_merged(weight, kind, parts, strength), False))
         self.loaded = wanted
         self.merges += 1
@@ -101,9 +108,9 @@ class NamingPatcher(ModelPatcher):
         other.lora_patches = dict(self.lora_patches)
         return other
 
-    def add_patches(self, *, filename, patches, strength_patch=1.0):
+    def add_patches(self, *, filename, patches, strength_patch=1.0, online_mode=False):
         known = self.known(patches)
-        self.lora_patches[(filename, strength_patch)] = known
+        self.lora_patches[(filename, strength_patch, online_mode)] = known
         return set(known)
 
     def load(self):
@@ -164,10 +171,10 @@ class AskingPatcher(ModelPatcher):
         other.backup, other._replaced = self.backup, self._replaced
         return other
 
-    def add_patches(self, patches, strength_patch=1.0, strength_model=1.0):
+    def add_patches(self, patches, strength_patch=1.0, strength_model=1.0, *, beside=False):
         known = self.known(patches)
         for name, patch in known.items():
-            self.patches.setdefault(name, []).append((strength_patch, patch))
+            self.patches.setdefault(name, []).append((strength_patch, patch, beside))
         self.patches_uuid = uuid.uuid4()
         return list(known)
 
@@ -182,7 +189,8 @@ class AskingPatcher(ModelPatcher):
             weight = attrgetter(name)(self.model)
             self.backup[name] = Kept(weight, inplace_update=False)
             if name not in self.skips:
-                for strength, patch in patches:
+                for strength, patch, beside in patches:
+                    refuse_packing(weight, beside)
                     weight = self._merged(name, weight, patch, strength)
             _assign(self.model, name, torch.nn.Parameter(weight.clone(), False))
         self.model.merged_uuid = self.patches_uuid

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_layerdiffusion.hosts.forge.backends.offsets import Backup, OffsetWay
+from lib_layerdiffusion.hosts.forge.backends.offsets import Backup, OffsetWay, adds_while_computing
+from lib_layerdiffusion.hosts.forge.quantised import quantisation
 from lib_layerdiffusion.unet.injection import WeightOffsets
 
 
@@ -62,6 +63,12 @@ class CommonBackend:
     def unmerged(self, unet: Any, offsets: WeightOffsets) -> list[str]:
         """See `protocol.Backend`."""
         return self._offsets.unmerged(unet, offsets)
+
+    def changes_quantised(self, unet: Any, parameter: Tensor) -> bool:
+        """See `protocol.Backend`. bitsandbytes' weights are unpacked by CUDA alone in these hosts."""
+        if "bitsandbytes" in quantisation(parameter):
+            return self.torch_device().type == "cuda"
+        return adds_while_computing(unet) or "fp8" in quantisation(parameter)
 
     def parameters(self, unet: Any) -> dict[str, Tensor]:
         """See `protocol.Backend`."""

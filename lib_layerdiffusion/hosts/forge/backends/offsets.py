@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -11,9 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lib_layerdiffusion.hosts.forge.quantised import quantisation
 from lib_layerdiffusion.unet.injection import KEY_PREFIX, WeightOffsets, WeightPatch
 
 Backup = Callable[[Any], Mapping[str, Any]]
+_WHILE_COMPUTING = "online_mode"
+"""Hosts' name for it; on their pages it is "fp16 LoRA" or "on the fly"."""
 _LORA_SLOTS = 5
 """Hosts' layout of a low-rank patch: up, down, alpha, middle, magnitude."""
 
@@ -34,8 +38,26 @@ def _slots(patch: WeightPatch) -> tuple[str, list[Tensor | None]]:
     return patch.kind, [*patch.tensors, *[None] * (_LORA_SLOTS - len(patch.tensors))]
 
 
-def _tuples(offsets: WeightOffsets) -> dict[str, tuple[str, list[Tensor | None]]]:
+def _tuples(offsets: Mapping[str, WeightPatch]) -> dict[str, tuple[str, list[Tensor | None]]]:
     return {KEY_PREFIX + key: _slots(patch) for key, patch in offsets.items()}
+
+
+def adds_while_computing(unet: Any) -> bool:
+    """Whether the host can add changes to a weight each time that its layer computes, in place of merging them once."""
+    return _WHILE_COMPUTING in inspect.signature(unet.add_patches).parameters
+
+
+def in_parts(unet: Any, offsets: WeightOffsets) -> Iterator[tuple[dict[str, WeightPatch], dict[str, bool]]]:
+    """Offsets with the further arguments of `add_patches` for them: those of quantised weights stay beside these.
+
+    Merged they would be rounded to a few bits, and for some kinds hosts cannot pack a weight again.
+    """
+    parameters = dict(unet.model.named_parameters()) if adds_while_computing(unet) else {}
+    beside = {key for key in offsets if quantisation(parameters.get(KEY_PREFIX + key))}
+    for wanted, further in ((False, {}), (True, {_WHILE_COMPUTING: True})):
+        part = {key: patch for key, patch in offsets.items() if (key in beside) is wanted}
+        if part:
+            yield part, further
 
 
 class NamedTuples:
@@ -43,7 +65,9 @@ class NamedTuples:
 
     def add(self, unet: Any, offsets: WeightOffsets, identity: str, strength: float) -> Collection[str]:
         """See `Backend.add_offsets`."""
-        placed: Collection[str] = unet.add_patches(filename=identity, patches=_tuples(offsets), strength_patch=strength)
+        placed: list[str] = []
+        for part, further in in_parts(unet, offsets):
+            placed += unet.add_patches(filename=identity, patches=_tuples(part), strength_patch=strength, **further)
         return placed
 
     def unmerged(self, _unet: Any, _offsets: WeightOffsets) -> list[str]:
@@ -84,7 +108,11 @@ class Adapters:
             self._objects = {KEY_PREFIX + key: adapter(patch) for key, patch in offsets.items()}
             self._key = identity, strength
         before = unet.patches_uuid
-        placed: Collection[str] = unet.add_patches(self._objects, strength)
+        placed: list[str] = []
+        for part, further in in_parts(unet, offsets):
+            placed += unet.add_patches(
+                {KEY_PREFIX + key: self._objects[KEY_PREFIX + key] for key in part}, strength, **further
+            )
         unet.patches_uuid = uuid.uuid5(before, f"{identity} {strength}")
         return placed
 

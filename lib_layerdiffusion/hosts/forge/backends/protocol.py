@@ -56,6 +56,10 @@ class Backend(Protocol):
         """Names of offsets that are not in the weights although the patcher has been loaded and has sampled."""
         ...
 
+    def changes_quantised(self, unet: Any, parameter: Tensor) -> bool:
+        """Whether `add_offsets` can change a quantised parameter of this patcher's network."""
+        ...
+
     def parameters(self, unet: Any) -> dict[str, Tensor]:
         """The unpatched UNet's parameters by full name, also where something is merged in at the moment."""
         ...

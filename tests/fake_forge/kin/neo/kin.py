@@ -11,7 +11,7 @@ ADAPTERS = "modules_forge.packages.comfy.weight_adapter"
 
 class NeoPatcher(AskingPatcher):
     def add_patches(self, patches, strength_patch=1.0, strength_model=1.0, *, filename=None, online_mode=None):
-        return super().add_patches(patches, strength_patch, strength_model)
+        return super().add_patches(patches, strength_patch, strength_model, beside=bool(online_mode))
 
 
 def prepare():
