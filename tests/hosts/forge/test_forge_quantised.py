@@ -26,11 +26,13 @@ def bnb(kind):
 @pytest.fixture
 def marked(fake, request):
     """Marks the attention layers' weights as quantised until the test is over; counts calls of the UNet."""
+    from fakehost import memory_management
     from modules import shared
 
     calls, unmark = [], []
 
     def mark(marks):
+        memory_management.unload_all_models()  # what an earlier run merged is no weight of the checkpoint's
         model = shared.sd_model.forge_objects.unet.model
         for name, weight in model.named_parameters():
             if "attn" in name and weight.ndim == 2:
