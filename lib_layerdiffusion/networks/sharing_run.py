@@ -44,8 +44,10 @@ def is_weight_product(layer: object, rows: Tensor) -> bool:
     Asks the layer itself, because hosts have many kinds: some cast, unpack or change their weight in every call.
     """
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if not callable(layer) or type(weight) not in (Tensor, nn.Parameter) or weight.ndim != 2:
-        return False  # subclasses are packed, or cast when they are used
+    if not callable(layer) or not isinstance(weight, Tensor) or weight.ndim != 2:
+        return False
+    if type(weight) not in (Tensor, nn.Parameter):  # packed, or cast when it is used
+        return False
     if any(part is not None and (part.dtype, part.device) != (rows.dtype, rows.device) for part in (weight, bias)):
         return False
     made = layer(rows)
