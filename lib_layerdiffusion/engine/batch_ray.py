@@ -7,8 +7,8 @@ from typing import Any
 
 from lib_layerdiffusion.engine.batch import BatchJob, TaskRunner
 from lib_layerdiffusion.engine.manifest import Outcome
+from lib_layerdiffusion.engine.ray_start import gpus_of, started
 from lib_layerdiffusion.engine.tasks import Task
-from lib_layerdiffusion.errors import HostError
 
 
 class _Actor:
@@ -27,15 +27,8 @@ def outcomes(job: BatchJob, tasks: list[Task]) -> Iterator[Outcome]:
     Raises:
         HostError: Ray is not installed.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise HostError("Ray is not installed: run \"pip install 'ray[data]'\".") from error
-    if not ray.is_initialized():
-        ray.init()
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    ray = started("data")
+    gpus = gpus_of(ray)
     rows = ray.data.from_items([{"task": task} for task in tasks])
     results = rows.map(_Actor, fn_constructor_args=(job,), concurrency=gpus or job.workers, num_gpus=1 if gpus else 0)
     for row in results.iter_rows():

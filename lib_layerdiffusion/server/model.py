@@ -55,7 +55,7 @@ class ModelFacts:
         host: SamplingHost = engine.host
         side = host.default_size
         # What was trained on a list of subjects was trained on pictures of one size.
-        sizes: tuple[tuple[int, int], ...] = getattr(host, "sizes", ()) or (((side, side),) if host.subjects else ())
+        sizes = host.sizes or (((side, side),) if host.subjects else ())
         return cls(
             name=host.name,
             source=host.source,
@@ -65,7 +65,7 @@ class ModelFacts:
             sizes=sizes,
             steps=host.steps,
             guidance=host.guidance,
-            decode_passes=getattr(host, "decode_passes", 8),
+            decode_passes=host.decode_passes,
             subjects=host.subjects,
             words=host.words,
             samplers=tuple(samplers),

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lib_layerdiffusion.engine.ray_start import gpus_of, started
 from lib_layerdiffusion.engine.request import Progress
 from lib_layerdiffusion.engine.results import Result
 from lib_layerdiffusion.errors import HostError, LayerDiffusionError
@@ -154,20 +155,12 @@ def deploy(plan: Plan, replicas: int, **cluster: Any) -> tuple[list[RayWorker], 
     Raises:
         HostError: Ray is not installed.
     """
-    try:
-        import ray
-        from ray import serve
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise HostError("Ray is not installed: run \"pip install 'ray[serve]'\".") from error
-    if not ray.is_initialized():
-        ray.init(**cluster)
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    deployment = serve.deployment(Replica).options(
+    ray = started("serve", **cluster)
+    gpus = 1 if gpus_of(ray) else 0
+    deployment = ray.serve.deployment(Replica).options(
         name=NAME, num_replicas=replicas, max_ongoing_requests=1, ray_actor_options={"num_gpus": gpus}
     )
-    handle = serve.run(deployment.bind(plan), name=NAME, route_prefix=None)
+    handle = ray.serve.run(deployment.bind(plan), name=NAME, route_prefix=None)
     facts: ModelFacts = _answer(handle.facts.remote())
     return [RayWorker(handle) for _ in range(replicas)], facts
 

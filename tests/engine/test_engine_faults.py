@@ -28,7 +28,7 @@ from lib_layerdiffusion.errors import (
 )
 from lib_layerdiffusion.hosts.diffusers.sources import open_source
 from lib_layerdiffusion.transparency import LatentTransparency
-from tests.tiny_family import changed, new_engine, picture, snapshot, write_family, write_layers
+from tests.tiny_family import changed, new_engine, picture, snapshot, write_family
 
 NAN, INF = float("nan"), float("inf")
 BROKEN = [NAN, INF, 1e30]
@@ -48,16 +48,6 @@ ANYTHING = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(st.characters())
 
 def shown(value):
     return "a long number" if isinstance(value, int) and abs(value) > 2**70 else repr(value)[:20]
-
-
-@pytest.fixture(scope="module")
-def layers(tmp_path_factory):
-    return write_layers(tmp_path_factory.mktemp("layers"))
-
-
-@pytest.fixture(scope="module")
-def engine(layers):
-    return new_engine(layers)
 
 
 def bytes_of(result):

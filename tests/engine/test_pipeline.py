@@ -44,19 +44,9 @@ from lib_layerdiffusion.places import RANDOM_MODEL
 from lib_layerdiffusion.settings.infotext import from_infotext, parse_parameters
 from lib_layerdiffusion.transparency import LatentTransparency, rgba_arrays
 from lib_layerdiffusion.weights import WeightStore
-from tests.tiny_family import ALL_METHODS, changed, new_card, new_engine, picture, snapshot, write_family, write_layers
+from tests.tiny_family import ALL_METHODS, changed, new_card, new_engine, picture, snapshot, write_family
 
 FG, BG, BLEND = picture(80, 64, 1), picture(64, 90, 2), picture(70, 70, 3)
-
-
-@pytest.fixture(scope="module")
-def layers(tmp_path_factory):
-    return write_layers(tmp_path_factory.mktemp("layers"))
-
-
-@pytest.fixture(scope="module")
-def engine(layers):
-    return new_engine(layers)
 
 
 def pixels(image):
