@@ -28,6 +28,8 @@ class Engine(Protocol):
     """What makes pictures; `pipeline.Engine` says how."""
 
     def generate(self, prompt: str, **arguments: Any) -> Result: ...  # noqa: D102 - see above
+    def extract_foreground(self, **arguments: Any) -> Result: ...  # noqa: D102
+    def extract_background(self, **arguments: Any) -> Result: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class TaskRunner:
         if task.problem:
             return {**base, "status": "failed", "error": task.problem}
         try:
-            result = self._engine.generate(**task.values)
+            result = getattr(self._engine, task.kind)(**task.values)
             files: list[str] = []
             for index, image in enumerate(result.images):
                 stem = task.name if len(result.images) == 1 else f"{task.name}-{index + 1}"

@@ -22,6 +22,10 @@ VALUES = {
     "resize_mode", "decode_passes", "latent_scale",
 }  # fmt: skip
 
+GENERATE = "generate"
+CHAINS = {"background": "extract_foreground", "foreground": "extract_background"}
+"""Picture that a chain begins with -> the engine's function."""
+_NOT_IN_CHAINS = ("method", "blended", "init", "mask", "strength", "layer_prompts")
 _MOST_PICTURES = 256
 _ENDINGS = tuple(
     f"{layer}{kind}"
@@ -36,7 +40,7 @@ class Task:
     """A line of the file.
 
     key: of its content and its count among equal lines. name: of its pictures, "" where none is given yet. problem: why
-    it cannot run, "" if it can.
+    it cannot run, "" if it can. kind: the engine's function that makes its pictures.
     """
 
     index: int
@@ -44,6 +48,7 @@ class Task:
     name: str
     values: Mapping[str, Any]
     problem: str = ""
+    kind: str = GENERATE
 
 
 def read_tasks(path: Path) -> list[Task]:
@@ -78,21 +83,22 @@ def _task(index: int, content: str, equals: int, folder: Path) -> Task:
         if isinstance(raw, str):
             raw = {"prompt": raw}
         values = _arguments(raw, folder)
+        kind = _kind(raw)
         name = _file_name(raw["name"]) if "name" in raw else ""
     except (ValueError, RecursionError, LayerDiffusionError) as error:
         reason = str(error) if isinstance(error, LayerDiffusionError) else f"it is no JSON ({error})"
         return Task(index, key, "", {}, f"Line {index + 1}: {reason}")
     # Without a seed of its own a line takes one from its content, so that a second run repeats it.
     values.setdefault("seed", zlib.crc32(key.encode()))
-    return Task(index, key, name, values)
+    return Task(index, key, name, values, kind=kind)
 
 
 def _arguments(raw: object, folder: Path) -> dict[str, Any]:
     if not isinstance(raw, dict) or not isinstance(raw.get("prompt"), str):
         raise SettingsError('it needs a "prompt" that is text.')
-    unknown = sorted(set(raw) - VALUES - set(PICTURES) - {"prompt", "negative", "name"})
+    unknown = sorted(set(raw) - VALUES - set(PICTURES) - {"prompt", "scene", "negative", "name"})
     if unknown:
-        known = ", ".join(sorted({*VALUES, *PICTURES, "prompt", "negative", "name"}))
+        known = ", ".join(sorted({*VALUES, *PICTURES, "prompt", "scene", "negative", "name"}))
         raise SettingsError(f"{quoted(unknown[0])} is unknown; use {known}.")
     values = {key: raw[key] for key in VALUES if raw.get(key) is not None}
     for key in PICTURES:
@@ -100,8 +106,27 @@ def _arguments(raw: object, folder: Path) -> dict[str, Any]:
             if not isinstance(raw[key], str):
                 raise SettingsError(f"{key} must be the path of a picture, not {quoted(raw[key])}.")
             values[PICTURES[key]] = str(folder / raw[key])
+    if isinstance(raw.get("scene"), str):
+        values["scene"] = raw["scene"]
     negative = raw.get("negative")
     return {**values, "prompt": raw["prompt"], "negative_prompt": "" if negative is None else negative}
+
+
+def _kind(raw: Mapping[str, Any]) -> str:
+    """What a line asks for: with a "scene" it is a chain of two steps, from the one picture that it gives."""
+    if raw.get("scene") is None:
+        return GENERATE
+    if not isinstance(raw["scene"], str):
+        raise SettingsError(f'"scene" must be text, not {quoted(raw["scene"])}.')
+    given = [name for name in CHAINS if raw.get(name) is not None]
+    if len(given) != 1:
+        raise SettingsError(
+            'with a "scene" it is a chain, which begins with a "background" or a "foreground": give one.'
+        )
+    wrong = next((name for name in _NOT_IN_CHAINS if raw.get(name) is not None), "")
+    if wrong:
+        raise SettingsError(f'with a "scene" it is a chain, which takes no "{wrong}": leave it out.')
+    return CHAINS[given[0]]
 
 
 def _file_name(name: object) -> str:

@@ -65,6 +65,46 @@ def pictures(folder):
     return sorted(path.name for path in (folder / "out").glob("*.png"))
 
 
+class ChainEngine(FakeEngine):
+    """Says which chain it was asked for, in the infotext."""
+
+    def extract_foreground(self, *, background, prompt, scene, **arguments):
+        return self.generate(f"{prompt} before {scene}, off {Path(background).name}", **arguments)
+
+    def extract_background(self, *, foreground, prompt, scene, **arguments):
+        return self.generate(f"{scene} behind {prompt}, under {Path(foreground).name}", **arguments)
+
+
+def infotext_of(path):
+    return Image.open(path).info["parameters"]
+
+
+def test_a_line_with_a_scene_is_a_chain(tmp_path):
+    lines = [
+        {"prompt": "old man", "scene": "a park", "background": "bench.jpg", "name": "man"},
+        {"prompt": "rocket", "scene": "", "foreground": "rocket.png", "name": "rocket"},
+    ]
+    assert run(job(tmp_path, lines, load=ChainEngine))["done"] == 2
+    assert infotext_of(tmp_path / "out" / "man.png") == "old man before a park, off bench.jpg"
+    assert infotext_of(tmp_path / "out" / "rocket.png") == " behind rocket, under rocket.png"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, 'begins with a "background" or a "foreground"'),
+        ({"background": "a.png", "foreground": "b.png"}, "give one"),
+        ({"background": "a.png", "method": "transparent"}, 'takes no "method"'),
+        ({"background": "a.png", "strength": 0.5}, 'takes no "strength"'),
+        ({"background": "a.png", "scene": 3}, '"scene" must be text'),
+    ],
+)
+def test_a_chain_that_cannot_be_is_a_failed_line(tmp_path, more, said):
+    summary = run(job(tmp_path, [{"prompt": "x", "scene": "y", **more}], load=ChainEngine))
+    assert summary["failed"] == 1
+    assert said in summary["errors"][0]["error"]
+
+
 def test_one_picture_a_line(tmp_path):
     summary = run(job(tmp_path, [{"prompt": "a"}, {"prompt": "b", "name": "my cat"}, {"prompt": "c", "batch": 2}]))
     assert pictures(tmp_path) == ["00001.png", "00003-1.png", "00003-2.png", "my cat.png"]
