@@ -25,7 +25,7 @@ from lib_layerdiffusion.commands import (
     serve,
     weights,
 )
-from lib_layerdiffusion.commands.common import package_of
+from lib_layerdiffusion.commands.common import CommandParser, add_command, examples_text, package_of
 from lib_layerdiffusion.errors import LayerDiffusionError, SettingsError, is_out_of_memory
 from lib_layerdiffusion.training.cli import add_train_parser
 from lib_layerdiffusion.version import __version__
@@ -33,17 +33,20 @@ from lib_layerdiffusion.version import __version__
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The whole command line; each subcommand's namespace has `run`, which takes it and gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="layerdiffusion", description="Transparent pictures and layers, from a prompt."
+    parser = CommandParser(
+        prog="layerdiffusion",
+        description="Transparent pictures and layers, from a prompt.",
+        epilog=examples_text("", "generate red apple -o apple.png", "ui --open", "generate --help"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"layerdiffusion {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (generate, methods, batch, latents, pictures, serve, weights, demo, doctor, evaluate, completion):
         module.add_parsers(subparsers)
-    add_train_parser(subparsers)
+    add_train_parser(subparsers, add_command)
     for name in dict.fromkeys(subparsers.choices):
         # Either place is natural to type it in; one that is not given must not overwrite the other.
         subparsers.choices[name].add_argument(
@@ -52,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _joined(words: Sequence[str]) -> list[str]:
+def joined(words: Sequence[str]) -> list[str]:
     """`--offset -40,10` as one word: argparse takes a value that begins with a dash for another option."""
     joined: list[str] = []
     for word in words:
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser()
         completion.complete(parser)
-        arguments = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
+        arguments = parser.parse_args(joined(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     # Hints about optional parts of these libraries are nothing that a user of this command has asked for.

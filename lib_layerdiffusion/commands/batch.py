@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from lib_layerdiffusion.commands.common import (
     add_command,
     add_json_argument,
     add_model_arguments,
+    file_path,
+    library,
     model_arguments,
     report,
 )
@@ -25,12 +26,17 @@ def add_parsers(subparsers: Any) -> None:
         subparsers,
         "batch",
         "one picture for each line of a JSONL file; goes on where it stopped",
-        "prompts.jsonl -o out/ --workers 2",
+        "prompts.jsonl -o out/",
+        "prompts.jsonl -o out/ --checkpoint juggernautXL.safetensors --workers 2",
     )
     parser.add_argument(
-        "lines", type=Path, metavar="PROMPTS", help='JSONL: {"prompt": ..., "seed": ..., "method": ...}'
+        "lines",
+        type=file_path,
+        metavar="PROMPTS",
+        help='JSONL, a line such as {"prompt": "red apple", "seed": 3} or, as a chain of two steps, '
+        '{"prompt": "old man", "scene": "a park", "background": "bench.jpg"}',
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of pictures and manifest.jsonl")
+    parser.add_argument("-o", "--output", type=file_path, required=True, help="folder of pictures and manifest.jsonl")
     parser.add_argument("--workers", default=1, help="processes, each with a model of its own")
     parser.add_argument("--ray", action="store_true", help="run on Ray Data, one model for each GPU (extra [ray])")
     parser.add_argument("--preview", action="store_true", help="also write pictures over a checkerboard")
@@ -42,14 +48,13 @@ def add_parsers(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from lib_layerdiffusion.engine import batch_ray, processes
     from lib_layerdiffusion.engine.batch import WORKERS, BatchJob, run_batch
-    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
     from lib_layerdiffusion.settings.kinds import read_options
 
     read_options(arguments, {"--workers": WORKERS})
     job = BatchJob(
         lines=arguments.lines,
         output=arguments.output,
-        load=LayerDiffusion.from_checkpoint,
+        load=library().from_checkpoint,
         model=model_arguments(arguments),
         workers=arguments.workers,
         previews=arguments.preview,

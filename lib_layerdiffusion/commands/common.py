@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
@@ -28,16 +28,49 @@ MODULES = {
 """Package -> its module, where they are called differently."""
 
 
-def add_command(subparsers: Any, name: str, summary: str, *examples: str) -> argparse.ArgumentParser:
-    """Register a subcommand; `summary` is its line in the list, `examples` are whole command lines to try."""
-    lines = "\n".join(f"  layerdiffusion {name} {example}".rstrip() for example in examples)
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other mistake is said; the usage of some commands fills a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with a sentence on standard error."""
+        self.exit(2, f'{self.prog}: {message} ("{self.prog} --help" shows how)\n')
+
+
+def add_command(subparsers: Any, name: str, summary: str, *examples: str, within: str = "") -> argparse.ArgumentParser:
+    """Register a subcommand.
+
+    summary: its line in the list. examples: what to type behind its name. within: the command that it is an action of.
+    """
     return subparsers.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n{lines}" if examples else None,
+        epilog=examples_text(f"{within} {name}".strip(), *examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def examples_text(name: str, *examples: str) -> str:
+    """Command lines to try, for the end of a command's help."""
+    return "\n".join(
+        ["examples:", *(" ".join(filter(None, ("  layerdiffusion", name, example))) for example in examples)]
+    )
+
+
+def file_path(text: str) -> Path:
+    """The type of arguments that name a file or folder: an empty one would be taken for the folder one is in."""
+    return Path(not_empty(text))
+
+
+def not_empty(text: str) -> str:
+    """The type of arguments that have to say something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty; argparse says of which argument.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: leave it out, or say which")
+    return text
 
 
 def package_of(module: str) -> str:
@@ -52,10 +85,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint",
         metavar="MODEL",
+        type=not_empty,
         help=".safetensors file, diffusers folder or hub id (default: the bundled family)",
     )
     group.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder of the layer files; missing ones are fetched"
+        "--weights", type=file_path, metavar="DIR", help="folder of the layer files; missing ones are fetched"
     )
     group.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
     group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on a GPU, float32 on a CPU)")
@@ -79,10 +113,15 @@ def engine_from(arguments: argparse.Namespace) -> LayerDiffusion:
     Raises:
         LayerDiffusionError: it cannot be loaded.
     """
+    return library().from_checkpoint(**model_arguments(arguments))
+
+
+def library() -> type[LayerDiffusion]:
+    """The library's class, imported without a sound."""
     with redirect_stderr(io.StringIO()):  # older transformers draw an empty bar while they look at their cache
         from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
-    return LayerDiffusion.from_checkpoint(**model_arguments(arguments))
+    return LayerDiffusion
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:

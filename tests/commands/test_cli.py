@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,8 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib_layerdiffusion import LayerDiffusion
-from lib_layerdiffusion.cli import main
+from lib_layerdiffusion.cli import build_parser, joined, main
 from lib_layerdiffusion.commands.common import stage_bars
+from lib_layerdiffusion.commands.generate import EMPTY_PROMPT
 from lib_layerdiffusion.commands.weights import chosen_files
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.images.arithmetic import composite, pad_rgb, to_uint8
@@ -207,9 +208,8 @@ def test_mistakes_are_one_sentence_and_leave_nothing_behind(run, words, wanted):
     code, out, err = run(*words)
     assert (code, out) == (wanted, "")
     assert "Traceback" not in err
-    if not err.startswith("usage:"):
-        assert err.count("\n") == 1
-        assert err.startswith("layerdiffusion: ")
+    assert err.count("\n") == 1
+    assert err.startswith(("layerdiffusion: ", f"layerdiffusion {words[0]}: "))
     left = {str(path) for path in Path().rglob("*") if path.is_file()}
     assert left == {"text.png"}
 
@@ -438,21 +438,51 @@ def test_an_offset_may_be_negative(run, offset):
     assert np.array_equal(np.asarray(Image.open("out.png")), expected)
 
 
-def test_every_command_shows_examples(capsys):
-    for name in (
-        "generate",
-        "methods",
-        "chain",
-        "batch",
-        "encode",
-        "decode",
-        "pad",
-        "compose",
-        "weights",
-        "completion",
-    ):
-        assert main([name, "--help"]) == 0
-        assert f"\n  layerdiffusion {name}" in capsys.readouterr().out
+def every_parser(parser, name=""):
+    """All parsers with what is typed for each: the command, its commands and their actions."""
+    yield name, parser
+    for action in parser._actions:
+        for word, own in action.choices.items() if isinstance(action.choices, dict) else ():
+            yield from every_parser(own, f"{name} {word}".strip())
+
+
+def test_every_command_shows_examples_that_it_takes():
+    parser = build_parser()
+    seen = []
+    for name, own in every_parser(parser):
+        examples = own.format_help().partition("examples:\n")[2].splitlines()
+        assert examples, name
+        for example in examples:
+            program, *words = shlex.split(example, comments=True)
+            assert (program, " ".join(words).startswith(name)) == ("layerdiffusion", True), example
+            if "--help" not in words:
+                assert callable(build_parser().parse_args(joined(words)).run), example
+        seen.append(name)
+    assert {"", "generate", "serve", "ui", "weights fetch", "train layer"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "a", "-o", ""], "argument -o/--output: it is empty"),
+        (["generate", "a", "--checkpoint", " "], "argument --checkpoint: it is empty"),
+        (["compose", "", "-o", "a.png"], "argument LAYER: it is empty"),
+        (["weights", "fetch"], "the following arguments are required: NAME"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(run, words, said):
+    code, out, err = run(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert '--help" shows how' in err
+
+
+def test_an_empty_prompt_is_said_and_drawn(run):
+    code, _, err = run("generate", "", "-o", "any.png")
+    assert (code, err.splitlines()[0]) == (0, EMPTY_PROMPT)
+    assert Path("any.png").is_file()
+    assert EMPTY_PROMPT not in run("generate", "an apple")[2]
 
 
 def test_the_version_is_the_packages(capsys):
@@ -467,23 +497,6 @@ def test_methods_lists_all_ten_with_what_they_need(run):
     rows = {(row["name"], row["family"]): row for row in json.loads(out)["methods"]}
     assert rows["bg-blend-to-fg", "SDXL"]["needs"] == ["background", "blended"]
     assert rows["everything", "SD1.5"]["gives"] == ["foreground", "background", "blended"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_can_complete_the_command(run, shell):
-    pytest.importorskip("argcomplete")
-    code, out, _ = run("completion", shell)
-    assert (code, "layerdiffusion" in out) == (0, True)
-
-
-def test_completion_knows_the_subcommands(tmp_path):
-    pytest.importorskip("argcomplete")
-    answer = tmp_path / "answer"
-    line = "layerdiffusion com"
-    own = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": " "}
-    own |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
-    subprocess.run([sys.executable, "-m", "lib_layerdiffusion"], cwd=ROOT, env={**os.environ, **own}, check=True)
-    assert set(answer.read_text().split()) == {"compose", "completion"}
 
 
 class Terminal(io.StringIO):
