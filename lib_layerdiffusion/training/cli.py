@@ -55,19 +55,6 @@ def add_train_parser(
     data.add_argument("--size", default=128, help="pixels a side")
     data.set_defaults(run=_run_data)
 
-    whole = add_command(
-        stages,
-        "all",
-        "train every stage in one budget, side by side, and export the family",
-        f"{FOLDERS} --minutes 120 --to family",
-        within="train",
-    )
-    _add_folders(whole)
-    whole.add_argument("--to", type=Path, required=True, help="target folder, such as family")
-    whole.add_argument("--minutes", required=True, help="for everything, on the clock on the wall")
-    _add_loop(whole, each=True)
-    whole.set_defaults(run=_run_all)
-
     for name in DEFAULTS:
         example = f"{FOLDERS} --minutes 60{' --method bg2ble' if name == 'layer' else ''}"
         summary = f"train the {name} stage; starts again where it was stopped"
@@ -82,6 +69,22 @@ def add_train_parser(
         if name == "layer":
             stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
         stage.set_defaults(run=_run_stage, name=name)
+    _add_whole(stages, add_command)
+
+
+def _add_whole(stages: Any, add_command: Callable[..., argparse.ArgumentParser]) -> None:
+    whole = add_command(
+        stages,
+        "all",
+        "train every stage in one budget, side by side, and export the family",
+        f"{FOLDERS} --minutes 120 --to family",
+        within="train",
+    )
+    _add_folders(whole)
+    whole.add_argument("--to", type=Path, required=True, help="target folder, such as family")
+    whole.add_argument("--minutes", required=True, help="for everything, on the clock on the wall")
+    _add_loop(whole, each=True)
+    whole.set_defaults(run=_run_all)
 
     export = add_command(
         stages,
