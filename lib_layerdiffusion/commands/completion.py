@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from lib_layerdiffusion.commands.common import add_command
 from lib_layerdiffusion.errors import HostError
@@ -35,15 +35,16 @@ def complete(parser: argparse.ArgumentParser) -> None:
     """Answer a shell that asks, and end; otherwise nothing. Without argcomplete no shell ever asks."""
     try:
         import argcomplete
+        from argcomplete.completers import FilesCompleter
     except ModuleNotFoundError:
         return
-    files = argcomplete.FilesCompleter()
+    files = FilesCompleter()
     values = _values()
 
     def fitting(prefix: str, action: argparse.Action, **more: Any) -> Iterable[str]:
         return values.get(action.dest) or files(prefix, action=action, **more)
 
-    argcomplete.autocomplete(parser, default_completer=fitting)
+    argcomplete.autocomplete(parser, default_completer=cast("Any", fitting))
 
 
 def _values() -> dict[str, list[str]]:
