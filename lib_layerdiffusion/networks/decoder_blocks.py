@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
+from lib_layerdiffusion.networks.cpu_attention import attend
+
 
 def normalised_silu(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """SiLU of a normalised map, in the memory of the normalisation's result."""
@@ -57,7 +59,7 @@ class AttentionBlock(nn.Module):
             project(tokens).view(batch, count, -1, self.head_width).transpose(1, 2)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, count, width)
+        attended = attend(q, k, v).transpose(1, 2).reshape(batch, count, width)
         return self.to_out[0](attended)
 
 
