@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +23,10 @@ from lib_layerdiffusion.images.layerfile import read_ora
 from lib_layerdiffusion.images.reading import read_picture
 from lib_layerdiffusion.settings.infotext import from_infotext, parse_parameters
 from lib_layerdiffusion.weights import Catalogue, fetch, read_weights
+from tests.faults.found import ROOT, Found, killed, resident, slope
+from tests.faults.users import many_users
 from tests.tiny_family import ALL_METHODS, changed, new_engine, picture, snapshot, write_layers
 from tests.weights.hub import serve
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Found:
-    tried: int = 0
-    lost: int = 0
-    wrong: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    def expect(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Anything but a sentence or a result is wrong."""
-        self.tried += 1
-        try:
-            return call(*args, **kwargs)
-        except LayerDiffusionError as error:
-            self.wrong += "\n" in str(error) or not str(error)
-        except Exception as error:  # noqa: BLE001 - that is what is counted
-            self.wrong += 1
-            self.notes.append(f"{type(error).__name__}: {str(error)[:200]}")
-        return None
 
 
 def _damaged(content: bytes, dice: random.Random) -> bytes:
@@ -161,15 +137,6 @@ def hub_answers(folder: Path, scale: float) -> Found:
     return found
 
 
-def _killed(script: str, folder: Path, after: float) -> None:
-    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()  # it has begun
-    time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def killed_downloads(folder: Path, scale: float) -> Found:
     """kill -9 of a download: at a random moment; the next one goes on."""
     found, dice, file = Found(), random.Random(4), Catalogue.load()["layer_xl_transparent_attn"]
@@ -184,7 +151,7 @@ def killed_downloads(folder: Path, scale: float) -> Found:
         with serve({file.file_name: content}) as hub:
             hub.pause = 0.02
             place = folder / str(number)
-            _killed(script.format(hub.endpoint), place, dice.random())
+            killed(script.format(hub.endpoint), place, dice.random())
             hub.pause = 0.0
             found.wrong += any(path.read_bytes() != content for path in place.glob("*.safetensors"))
             found.lost += fetch(file, place, endpoint=hub.endpoint).read_bytes() != content
@@ -203,7 +170,7 @@ def killed_layer_files(folder: Path, scale: float) -> Found:
     )
     for _ in range(max(2, int(20 * scale))):
         found.tried += 1
-        _killed(script, folder, dice.random() / 2)
+        killed(script, folder, dice.random() / 2)
         try:
             found.wrong += read_ora(folder / "a.ora").layers[0].picture.shape != (300, 300, 4)
         except LayerDiffusionError:
@@ -225,7 +192,7 @@ def killed_batches(folder: Path, scale: float) -> Found:
     for _ in range(max(2, int(12 * scale))):
         found.tried += 1
         before = {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.png")}
-        _killed(script, folder, dice.random() / 4)
+        killed(script, folder, dice.random() / 4)
         kept = {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.png")}
         found.lost += len(before.keys() - kept.keys())
         found.wrong += max(0, sum(kept[name] != at for name, at in before.items() if name in kept) - 1)
@@ -258,18 +225,12 @@ def many_generations(folder: Path, scale: float) -> Found:
             engine.generate("a", **{**values, **wrong})
         if number % 20 == 19:
             found.wrong += np.asarray(engine.generate("a", **plain).images[0].rgba).tobytes() != first
-            memory.append(_resident())
+            memory.append(resident())
     found.wrong += len(changed(engine.host.pipeline, before))
-    later = memory[len(memory) // 3 :]
-    slope = np.polyfit(np.arange(len(later)) * 20, later, 1)[0] if len(later) > 2 else float("nan")
-    found.notes.append(f"Memory over the later two thirds of {found.tried} generations: {slope * 1024:.1f} KiB each.")
+    found.notes.append(
+        f"Memory over the later two thirds of {found.tried} generations: {slope(memory) / 20 * 1024:.1f} KiB each."
+    )
     return found
-
-
-def _resident() -> float:
-    """MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 CASES: tuple[Callable[[Path, float], Found], ...] = (
@@ -283,4 +244,5 @@ CASES: tuple[Callable[[Path, float], Found], ...] = (
     killed_layer_files,
     killed_batches,
     many_generations,
+    many_users,
 )
