@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,26 +188,35 @@ class Endured:
         return float(np.polyfit(np.arange(len(later)) * BETWEEN, later, 1)[0] * 1024)
 
 
-def endure(host: Any, count: int, seed: int = 0) -> Endured:
-    """Runs of all kinds in a random order, a plain picture after every few."""
-    dice, outcome, waiting = random.Random(seed), Endured(), []
+def endure(host: Any, count: int, skip: int = 0) -> Endured:
+    """Runs of all kinds in an order that is always the same, after the first `skip`; plain pictures between them."""
+    dice, outcome = random.Random(0), Endured()
+    order = _order(host, dice)
     host.use("sd15")
     first = host.run(None)
-    while outcome.tried < count:
-        if not waiting:
-            waiting = kinds_of(host, dice)
-            dice.shuffle(waiting)
-        kind = waiting.pop()
+    for number, kind in enumerate(itertools.islice(order, skip + count)):
+        if number < skip:
+            continue
         outcome.tried += 1
         outcome.kinds[kind.name] = outcome.kinds.get(kind.name, 0) + 1
-        outcome.wrong += [f"{outcome.tried} {kind.name}: {problem}" for problem in _problems(host, kind, dice)]
+        problems = _problems(host, kind, dice)
         if outcome.tried % BETWEEN == 0 or outcome.tried == count:
             host.use("sd15")
             if not host.run(None).same_as(first):
-                outcome.wrong.append(f"{outcome.tried} {kind.name}: the plain picture after it differs")
+                problems.append("the plain picture after it differs")
             gc.collect()
             outcome.memory.append(resident())
+        outcome.wrong += [f"{number} {kind.name}: {problem}" for problem in problems]
+        if host.is_real:  # minutes
+            print(f"{number} {kind.name}: {'; '.join(problems) or 'as it has to be'}", flush=True)
     return outcome
+
+
+def _order(host: Any, dice: random.Random) -> Iterator[Kind]:
+    while True:
+        kinds = kinds_of(host, dice)
+        dice.shuffle(kinds)
+        yield from kinds
 
 
 def _problems(host: Any, kind: Kind, dice: random.Random) -> list[str]:
