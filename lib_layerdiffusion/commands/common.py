@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from itertools import chain, count
@@ -166,6 +168,24 @@ def stage_bars(*, quiet: bool) -> Generator[Callable[[str, int, int], None], Non
 def _close(bars: dict[str, Any]) -> None:
     while bars:
         bars.popitem()[1].close()
+
+
+@contextmanager
+def naming_in(folder: Path) -> Generator[None, None, None]:
+    """Names that are free stay free until they are taken: other commands in the folder wait, for seconds at most."""
+    from filelock import FileLock, Timeout
+
+    place = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"layerdiffusion-{place}.lock")
+    try:
+        lock.acquire(timeout=60)
+    except (Timeout, OSError, NotImplementedError):  # another user's, or no locks: names are as free as they look
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def free_stem(folder: Path, wanted: str) -> str:

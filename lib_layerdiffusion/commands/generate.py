@@ -17,6 +17,7 @@ from lib_layerdiffusion.commands.common import (
     file_path,
     free_path,
     free_stem,
+    naming_in,
     report,
     stage_bars,
 )
@@ -236,9 +237,23 @@ def _run_chain(arguments: argparse.Namespace) -> int:
 
 
 def _finish(arguments: argparse.Namespace, result: Result) -> int:
+    folder = arguments.output if arguments.output.suffix.lower() != ".png" else arguments.output.parent
+    with naming_in(folder):
+        pictures, lines = _written(arguments, result)
+    lines = [f"Model: {result.source}", f"Seed: {result.seed}", *lines]
+    seconds = {stage: round(value, 3) for stage, value in result.timings.items()}
+    values = {"source": result.source, "seed": result.seed, "pictures": pictures, "seconds": seconds}
+    report(arguments, {**values, "notes": list(result.notes)}, lines)
+    for note in result.notes:
+        sys.stderr.write(f"{note}\n")
+    return 0
+
+
+def _written(arguments: argparse.Namespace, result: Result) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write all pictures; what was written as JSON, and as lines to print."""
     folder, stem = _place(arguments.output, _prompt(arguments), result)
+    lines: list[str] = []
     pictures: list[dict[str, Any]] = []
-    lines = [f"Model: {result.source}", f"Seed: {result.seed}"]
     for index, image in enumerate(result.images):
         name = stem if len(result.images) == 1 else f"{stem}-{index + 1}"
         files = image.save(folder, name, previews=arguments.preview)
@@ -248,12 +263,7 @@ def _finish(arguments: argparse.Namespace, result: Result) -> int:
         written = {"files": files, "layer_files": layered}
         pictures.append({"seed": image.seed, **written})
         lines += [f"{kind}: {path}" for kind, path in {**files, **layered}.items()]
-    seconds = {stage: round(value, 3) for stage, value in result.timings.items()}
-    values = {"source": result.source, "seed": result.seed, "pictures": pictures, "seconds": seconds}
-    report(arguments, {**values, "notes": list(result.notes)}, lines)
-    for note in result.notes:
-        sys.stderr.write(f"{note}\n")
-    return 0
+    return pictures, lines
 
 
 def _check_output(output: Path) -> None:

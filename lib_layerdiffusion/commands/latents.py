@@ -14,6 +14,7 @@ from lib_layerdiffusion.commands.common import (
     engine_from,
     file_path,
     free_path,
+    naming_in,
     report,
 )
 from lib_layerdiffusion.errors import InputError
@@ -51,10 +52,11 @@ def _run_encode(arguments: argparse.Namespace) -> int:
     picture = load_picture(arguments.picture, "input")
     engine = engine_from(arguments)
     latent = engine.encode(picture)
-    target = arguments.output or free_path(arguments.picture.with_suffix(".safetensors"))
     size = {"height": picture.shape[0], "width": picture.shape[1]}
     about = {"scale": "VAE", "picture": json.dumps(size), "model": engine.host.name}
-    write_bytes(target, save({KEY: latent.float().cpu().contiguous()}, about))
+    with naming_in(arguments.picture.parent):
+        target = arguments.output or free_path(arguments.picture.with_suffix(".safetensors"))
+        write_bytes(target, save({KEY: latent.float().cpu().contiguous()}, about))
     notes = [] if has_transparency(picture) else [opaque_input_note("input")]
     values = {"latent": target, "shape": list(latent.shape), "notes": notes}
     report(arguments, values, [f"latent: {target} {tuple(latent.shape)}"])
@@ -81,7 +83,8 @@ def _run_decode(arguments: argparse.Namespace) -> int:
         )
     engine = engine_from(arguments)
     picture = engine.decode(latent, passes=arguments.passes, picture=arguments.picture)
-    target = arguments.output or free_path(arguments.latent.with_suffix(".png"))
-    write_png(target, picture)
+    with naming_in(arguments.latent.parent):
+        target = arguments.output or free_path(arguments.latent.with_suffix(".png"))
+        write_png(target, picture)
     report(arguments, {"picture": target, "size": picture.size}, [f"picture: {target}"])
     return 0

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Generator, Tensor, nn
 
 from lib_layerdiffusion.networks.sharing_run import attend
+from lib_layerdiffusion.training.checkpoints import save_whole
 from lib_layerdiffusion.training.devices import device_of, fastest_device
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background, pick, premultiply_grey, uniform
 from lib_layerdiffusion.training.text import Prompts, new_text_encoder, write_tokenizer
@@ -212,7 +213,7 @@ class BaseStage:
             grey = encode_on_grey(self.vae, pictures.rgba)
             kept = {"grey": grey, "words": list(pictures.words), "blends": encode(self.vae, torch.stack(blends))}
             kept |= {"rows": rows, "kinds": torch.tensor(kinds), "scale": 1 / grey.std()}
-            torch.save(kept, cache)
+            save_whole(kept, cache)
         kept = torch.load(cache, weights_only=True)
         self.scale = float(kept["scale"])
         self.grey, self.blends = kept["grey"] * self.scale, kept["blends"] * self.scale

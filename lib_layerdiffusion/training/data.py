@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images.decoding import decode_picture
-from lib_layerdiffusion.images.files import load_picture
+from lib_layerdiffusion.images.files import load_picture, write_bytes
 from lib_layerdiffusion.training.workers import in_parallel
 
 PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "@iconify-json/fluent-emoji@1.2.7", "unicode-emoji-json@0.9.0")
@@ -189,8 +189,9 @@ def build_other(folder: Path, size: int = 128, margin: int = 8, count: int = OTH
 
 def _write(folder: Path, pictures: list[NDArray[np.uint8]], index: list[dict[str, object]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.json").unlink(missing_ok=True)  # it says that the rest is whole
     np.save(folder / "rgba.npy", np.stack(pictures))
-    (folder / "index.json").write_text(json.dumps(index))
+    write_bytes(folder / "index.json", json.dumps(index).encode())
 
 
 def picture_size(folder: Path) -> int:

@@ -12,9 +12,10 @@ from torch import nn
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training import export, pipelines, start
 from lib_layerdiffusion.training.base import BaseStage, PreciseAttention, TextSide, new_scheduler, new_unet
+from lib_layerdiffusion.training.checkpoints import CHECKPOINT, save_whole
 from lib_layerdiffusion.training.data import IconSet, picture_size
 from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents
-from lib_layerdiffusion.training.loop import CHECKPOINT, LoopSettings, Stage, TrainingLoop, load_average
+from lib_layerdiffusion.training.loop import LoopSettings, Stage, TrainingLoop, load_average
 from lib_layerdiffusion.training.matter import MATTER_NAMES
 from lib_layerdiffusion.training.sharing import SHARING_RECIPES, SharingStage
 from lib_layerdiffusion.training.text import demo_subjects, new_text_encoder, vocabulary, write_tokenizer
@@ -121,8 +122,7 @@ class Workshop:
         """Latents for the layer stages, computed once."""
         path = self.runs / "pairs.pt"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(paired_latents(self.transparency(), self.pictures), path)
+            save_whole(paired_latents(self.transparency(), self.pictures), path)
         return torch.load(path, weights_only=True)
 
     def layer(self, method: str) -> LayerStage | SharingStage:

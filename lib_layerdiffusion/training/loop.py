@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.training.checkpoints import CHECKPOINT, alone_in, averaged, read_checkpoint, save_whole, storing
 from lib_layerdiffusion.training.devices import (
     Backward,
     Figures,
@@ -28,9 +29,6 @@ from lib_layerdiffusion.training.devices import (
     place,
     use_fast_kernels,
 )
-
-CHECKPOINT = "checkpoint.pt"
-"""A stage's file in its folder."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,8 @@ class TrainingLoop:
         self.backward = Backward(self._compute, self.device, graphs=self.settings.graphs)
         self.begun = time.time()
         self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
-        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        with storing(self.settings.folder):
+            self.settings.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
     @property
@@ -165,11 +164,21 @@ class TrainingLoop:
         return self.elapsed / (60 * (self.settings.minutes or 1))
 
     def run(self, report: Callable[[str], None] = print) -> None:
-        """Train until the budget is spent; writes checkpoints, metrics.jsonl and sample pictures on the way."""
-        with own_stream(self.device):
+        """Train until the budget is spent; writes checkpoints, metrics.jsonl and sample pictures on the way.
+
+        Raises:
+            StorageError: something cannot be written. HostError: another process trains in the folder.
+        """
+        folder = self.settings.folder
+        with storing(folder), alone_in(folder, is_writer=self.is_writer), own_stream(self.device):
             self._train(report)
             self.save()
             self.sample()
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes what all of them have in common."""
+        return self.accelerator is None or self.accelerator.is_main_process
 
     def _train(self, report: Callable[[str], None]) -> None:
         saved = logged = time.monotonic()
@@ -235,6 +244,8 @@ class TrainingLoop:
             self.optimizer.step()
 
     def _log(self, smooth: Mapping[str, Tensor], report: Callable[[str], None]) -> None:
+        if not self.is_writer:
+            return
         figures = {key: float(value) for key, value in smooth.items()}
         row = {
             "step": self.step,
@@ -250,11 +261,19 @@ class TrainingLoop:
 
     def sample(self) -> None:
         """Write the stage's sample picture with averaged weights."""
+        if not self.is_writer:
+            return
         with averaged(self.stage.modules, self.average), torch.no_grad(), _uncompiled(self.settings.compile):
             self.stage.sample(self.settings.folder / "sample.png")
 
     def save(self) -> None:
-        """Write the checkpoint; a kill at any moment leaves either the old or the new one."""
+        """Write the checkpoint; a kill at any moment leaves either the old or the new one.
+
+        Raises:
+            StorageError: it cannot be written; the old one stays.
+        """
+        if not self.is_writer:
+            return
         state = {
             "step": self.step,
             "elapsed": self.elapsed,
@@ -262,14 +281,12 @@ class TrainingLoop:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.checkpoint.with_suffix(".part")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)  # noqa: PTH105
+        save_whole(state, self.checkpoint)
 
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        state = read_checkpoint(self.checkpoint, self.device)
         self.step, self.elapsed = state["step"], state["elapsed"]
         with torch.no_grad():
             for key, value in self.parameters.items():
@@ -278,27 +295,6 @@ class TrainingLoop:
             key: value.detach().requires_grad_(requires_grad=False) for key, value in state["average"].items()
         }
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-class averaged:  # noqa: N801 - reads as a verb: `with averaged(...)`
-    """Put averaged parameters into modules for the length of a `with` block."""
-
-    def __init__(self, modules: Mapping[str, nn.Module], average: Mapping[str, Tensor]) -> None:
-        self.targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
-        self.average = average
-        self.kept: dict[str, Tensor] = {}
-
-    def __enter__(self) -> None:
-        self.kept = {key: self.targets[key].detach().clone() for key in self.average}
-        self._copy(self.average)
-
-    def __exit__(self, *exception: object) -> None:
-        self._copy(self.kept)
-
-    def _copy(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for key, value in values.items():
-                self.targets[key].copy_(value)
 
 
 def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
@@ -310,7 +306,7 @@ def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     path = folder / CHECKPOINT
     if not path.exists():
         raise SettingsError(f"There is no checkpoint in {folder}; run the stage before this one first.")
-    average = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    average = read_checkpoint(path, torch.device("cpu"))["average"]
     targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
     with torch.no_grad():
         for key, value in average.items():

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image
 from torch import Generator, Tensor, nn
 
+from lib_layerdiffusion.images.files import write_png
 from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversarial_losses
 from lib_layerdiffusion.training.data import IconSet, picture_size
 from lib_layerdiffusion.training.losses import decibels, multiscale_gradient
@@ -62,7 +62,7 @@ def save_grid(path: Path, rows: list[Tensor]) -> None:
     columns = max(len(row) for row in rows)
     filled = [F.pad(row, (0, 0, 0, 0, 0, 0, 0, columns - len(row))) for row in rows]
     grid = torch.cat([torch.cat(list(row), dim=-1) for row in filled], dim=-2).clamp(0, 1)
-    Image.fromarray((grid.permute(1, 2, 0).float().cpu().numpy() * 255).round().astype(np.uint8)).save(path)
+    write_png(path, (grid.permute(1, 2, 0).float().cpu().numpy() * 255).round().astype(np.uint8))
 
 
 class VaeStage:

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.cli import build_parser, joined, main
-from lib_layerdiffusion.commands.common import stage_bars
+from lib_layerdiffusion.commands.common import free_stem, naming_in, stage_bars
 from lib_layerdiffusion.commands.generate import EMPTY_PROMPT
 from lib_layerdiffusion.commands.weights import chosen_files
 from lib_layerdiffusion.errors import SettingsError
@@ -580,3 +582,23 @@ def test_evaluate_measures_a_family_with_its_own_defaults(run, tmp_path):
     code, out, error = run("evaluate", "--family", "family", "--only", "layers")
     assert (code, out) == (2, "")
     assert "--data" in error
+
+
+def test_a_name_is_not_chosen_while_another_command_writes(run):
+    """Both would take the same one, and one picture would be lost."""
+    waits, chosen = threading.Event(), []
+
+    def second():
+        waits.set()
+        with naming_in(Path()):
+            chosen.append(free_stem(Path(), "apple"))
+
+    thread = threading.Thread(target=second)
+    with naming_in(Path()):
+        stem = free_stem(Path(), "apple")
+        thread.start()
+        waits.wait()
+        time.sleep(0.2)
+        saved(f"{stem}.png")
+    thread.join()
+    assert (stem, chosen) == ("apple", ["apple_2"])

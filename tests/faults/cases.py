@@ -24,6 +24,8 @@ from lib_layerdiffusion.images.reading import read_picture
 from lib_layerdiffusion.settings.infotext import from_infotext, parse_parameters
 from lib_layerdiffusion.weights import Catalogue, fetch, read_weights
 from tests.faults.found import ROOT, Found, killed, resident, slope
+from tests.faults.places import several_at_once, unwritable_places
+from tests.faults.training import killed_training
 from tests.faults.users import many_users
 from tests.tiny_family import ALL_METHODS, changed, new_engine, picture, snapshot, write_layers
 from tests.weights.hub import serve
@@ -233,6 +235,15 @@ def many_generations(folder: Path, scale: float) -> Found:
     return found
 
 
+def many_runs_in_forge(_folder: Path, scale: float) -> Found:
+    """Runs in Forge's hooks, on a fake host: all methods, LoRAs, hires, img2img, errors and interruptions between."""
+    command = [sys.executable, "-m", "tests.hosts.forge.endurance", str(max(20, int(300 * scale)))]
+    made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    outcome = json.loads(made.stdout.splitlines()[-1])
+    notes = [f"Memory over the later two thirds of {outcome['tried']} runs in Forge: {outcome['slope']:.1f} KiB each."]
+    return Found(outcome["tried"], 0, len(outcome["wrong"]), [*outcome["wrong"], *notes])
+
+
 CASES: tuple[Callable[[Path, float], Found], ...] = (
     damaged_pictures,
     damaged_weights,
@@ -243,6 +254,10 @@ CASES: tuple[Callable[[Path, float], Found], ...] = (
     killed_downloads,
     killed_layer_files,
     killed_batches,
+    killed_training,
+    unwritable_places,
+    several_at_once,
     many_generations,
+    many_runs_in_forge,
     many_users,
 )

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib_layerdiffusion.errors import SettingsError
+from lib_layerdiffusion.errors import HostError, SettingsError, StorageError, WeightsError
+from lib_layerdiffusion.training.checkpoints import alone_in
 from lib_layerdiffusion.training.loop import (
     LoopSettings,
     TrainingLoop,
@@ -128,3 +129,39 @@ def test_length_must_be_said_once(tmp_path, options):
 def test_missing_stage_is_named(tmp_path):
     with pytest.raises(SettingsError, match="run the stage before"):
         load_average(tmp_path, {})
+
+
+class TestPlaces:
+    def test_a_full_disk_is_a_sentence_and_the_old_checkpoint_stays(self, tmp_path):
+        import resource
+
+        run(tmp_path, 12, stop_after=5)
+        before = (tmp_path / "checkpoint.pt").read_bytes()
+        loop = TrainingLoop(Line(), settings(tmp_path, 12))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            with pytest.raises(StorageError, match="goes on from its last checkpoint"):
+                loop.save()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / "checkpoint.pt").read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt"]
+
+    def test_a_folder_that_is_none(self, tmp_path):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(StorageError, match="cannot be written"):
+            TrainingLoop(Line(), settings(tmp_path / "file", 3))
+
+    @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04" + b"\0" * 99])
+    def test_a_damaged_checkpoint_is_named(self, tmp_path, content):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(WeightsError, match="move it away"):
+            TrainingLoop(Line(), settings(tmp_path, 3))
+
+    def test_two_at_once_are_told_of_each_other(self, tmp_path):
+        first, second = (TrainingLoop(Line(), settings(tmp_path, 3)) for _ in range(2))
+        with alone_in(tmp_path), pytest.raises(HostError, match="Another training"):
+            second.run(lambda line: None)
+        first.run(lambda line: None)
+        assert not (tmp_path / ".lock").exists()
