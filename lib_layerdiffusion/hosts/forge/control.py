@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import update_wrapper
 from typing import Any
 
 from lib_layerdiffusion.errors import LayerDiffusionError, within_memory
@@ -22,7 +23,7 @@ def extend(owner: Any, name: str, extended: Callable[[Callable[..., Any]], Calla
     """Put `extended(own)` in the place of a function of the host's modules or classes, for good; twice is once."""
     own = getattr(owner, name)
     if not getattr(own, _MARK, False):
-        function = extended(own)
+        function = update_wrapper(extended(own), own)
         setattr(function, _MARK, True)
         setattr(owner, name, function)
 

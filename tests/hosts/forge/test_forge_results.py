@@ -160,8 +160,8 @@ def bordered(fake, monkeypatch):
 
     decode = ForgeModels.decode
 
-    def with_border(*args):
-        decoded = decode(*args).clone()
+    def with_border(*args, **named):
+        decoded = decode(*args, **named).clone()
         decoded[:, 3] = decoded[:, 3].clamp(min=0.5)
         decoded[:, 3, :, :9] = 0
         decoded[:, 3, -5:] = 0

@@ -159,15 +159,15 @@ class TestAxes:
         return fake._process(processing.process_images, one)
 
     def test_they_are_added_once(self, services, plot):
-        services.xyz.add_axes()
-        services.xyz.add_axes()
+        services.xyz.add_axes(lambda _: False)
+        services.xyz.add_axes(lambda _: False)
         labels = [option.label for option in plot.axis_options]
         assert labels[0] == "Nothing"
         wanted = ("Method", "Weight", "Stop At", "Decode passes", "Resize Mode")
         assert labels[1:] == [f"[LayerDiffusion] {name}" for name in wanted]
 
     def test_a_choice_can_be_converted_and_passes_its_check(self, services, plot):
-        services.xyz.add_axes()
+        services.xyz.add_axes(lambda _: False)
         for option in plot.axis_options[1:]:
             values = [option.type(text) for text in (option.choices() if option.choices else ["0.5", "1"])]
             option.confirm(None, values)
@@ -180,7 +180,7 @@ class TestAxes:
         from modules import scripts
 
         monkeypatch.setattr(scripts, "scripts_data", [], raising=False)
-        services.xyz.add_axes()
+        services.xyz.add_axes(lambda _: False)
 
     def test_each_cell_has_its_own_values(self, services, fake, ask):
         weight, passes = self.axis(services, "weight"), self.axis(services, "decode_passes")
