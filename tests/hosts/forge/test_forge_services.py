@@ -135,7 +135,8 @@ class TestAxes:
                 self.label, self.type, self.apply, self.confirm, self.choices = label, type, apply, confirm, choices
 
         module = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
-        loaded = [SimpleNamespace(path="/forge/scripts/xyz_grid.py", module=module)]
+        script_class = type("Script", (), {"run": lambda *_: None})
+        loaded = [SimpleNamespace(path="/forge/scripts/xyz_grid.py", module=module, script_class=script_class)]
         monkeypatch.setattr(scripts, "scripts_data", loaded, raising=False)
         return module
 
