@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from lib_layerdiffusion.hosts.forge.installation import Installation
 
@@ -40,18 +39,24 @@ def host_name(root: Path) -> str:
     return Installation(root).name
 
 
+def _first_known(root: Path, *names: str) -> list[str]:
+    """The first of a flag's names that the host has."""
+    known = "".join((root / name).read_text(encoding="utf-8") for name in _ARGUMENT_FILES if (root / name).is_file())
+    return [name for name in names if f'"{name}"' in known][:1]
+
+
+def cpu_flags(root: Path) -> list[str]:
+    """For a run on the CPU in float32, without a page."""
+    wanted = [*_WANTED, _NEO_ATTENTION] if host_name(root) == "Forge Neo" else _WANTED
+    return [flag for names in wanted for flag in _first_known(root, *names)]
+
+
 def flags(root: Path, folder: Path, checkpoints: Path) -> list[str]:
-    """For a run on the CPU in float32; models are those of the checkout, everything that is written goes into `folder`.
+    """As `cpu_flags`; models are those of the checkout, everything that is written goes into `folder`.
 
     checkpoints: a second folder of checkpoints.
     """
-    known = "".join((root / name).read_text(encoding="utf-8") for name in _ARGUMENT_FILES if (root / name).is_file())
-
-    def first(*names: str) -> list[str]:
-        return [name for name in names if f'"{name}"' in known][:1]
-
-    wanted = [*_WANTED, _NEO_ATTENTION] if host_name(root) == "Forge Neo" else _WANTED
-    given = [flag for names in wanted for flag in first(*names)]
+    first, given = partial(_first_known, root), cpu_flags(root)
     models = first("--models-dir")
     if not models:
         (folder / "models").symlink_to(root / "models")
@@ -61,6 +66,7 @@ def flags(root: Path, folder: Path, checkpoints: Path) -> list[str]:
 
 def skip_what_is_not_there(body: dict[str, Any], runner: Any) -> None:
     """Skip a test that asks for a script or an upscaler which this host does not have. body: of a request."""
+    import pytest
     from modules import shared
 
     titles = {script.title().lower() for script in runner.scripts}
