@@ -126,8 +126,12 @@ def panel_texts() -> tuple[str, ...]:
 
 
 def every_text() -> tuple[str, ...]:
-    """Every English text of the panel, its buttons and a host's settings page, where explanations stand in brackets."""
+    """Every English text of the panel, its buttons, the page's cards, and a host's settings page.
+
+    There explanations stand in brackets.
+    """
     texts = [*panel_texts(), *PREVIEW_BACKGROUNDS, NO_LAYER_FILE, *EXTRAS]
+    texts += [CARD_PLAIN, CARD_ALL, *CARDS.values()]
     for row in FIELDS:
         if row.name in START_VALUES:
             texts += [start_value(row), in_brackets(row.help)]

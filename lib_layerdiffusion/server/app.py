@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.server.endpoints import Facts, Json, Runs, Tools
-from lib_layerdiffusion.server.faults import BusyError, FieldError, MissingError
+from lib_layerdiffusion.server.faults import BusyError, FieldError, MissingError, one_line
 from lib_layerdiffusion.server.form import CHAIN, GENERATE, request_schema
 from lib_layerdiffusion.server.guard import App, Doors, Guard
 from lib_layerdiffusion.server.routes import PREFIX, UNPROCESSABLE
@@ -135,10 +135,12 @@ def _routes_of_runs(runs: Runs, bodies: Mapping[str, dict[str, Any]]) -> list[Ro
 def _add_handlers(app: FastAPI) -> None:
     """Every error is answered with a status and one sentence."""
 
-    def mistake(_request: Request, error: Exception) -> Json:
+    def mistake(request: Request, error: Exception) -> Json:
         status = 404 if isinstance(error, MissingError) else 429 if isinstance(error, BusyError) else UNPROCESSABLE
         field = {"field": error.field} if isinstance(error, FieldError) else {}
         headers = {"Retry-After": "10"} if status == 429 else None
+        if request.method == "POST":
+            _LOG.warning("Refused: %s", one_line(error))
         return Json({"detail": str(error), **field}, status_code=status, headers=headers)
 
     def unreadable(_request: Request, error: Exception) -> Json:

@@ -24,6 +24,11 @@ class BusyError(LayerDiffusionError):
     """Too many runs are waiting."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says as one line for a log; what a stranger has sent cannot begin another one."""
+    return "".join(sign if sign.isprintable() else " " for sign in str(error))
+
+
 @contextmanager
 def blaming(field: str) -> Generator[None, None, None]:
     """Say of errors inside which field they are about."""

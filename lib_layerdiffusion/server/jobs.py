@@ -18,7 +18,7 @@ import numpy as np
 from lib_layerdiffusion.engine.results import LayerPicture, Result
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.server.asking import Asked
-from lib_layerdiffusion.server.faults import BusyError, FieldError, MissingError
+from lib_layerdiffusion.server.faults import BusyError, FieldError, MissingError, one_line
 from lib_layerdiffusion.server.limits import Limits
 from lib_layerdiffusion.server.progress import Rates, Standing, Tracker
 from lib_layerdiffusion.server.workers import Worker
@@ -213,6 +213,7 @@ class Board:
         except LayerDiffusionError as error:
             state, job.error = State.FAILED, str(error)
             job.fault = error.field if isinstance(error, FieldError) else None
+            _LOG.warning("A run failed: %s", one_line(error))
         except Exception:  # noqa: BLE001 - one run must not end its worker
             # Ours to put right, so the log has all of it; the user gets a sentence.
             _LOG.exception("A run failed")

@@ -41,10 +41,17 @@ def tiny_engine(folder: Path) -> LayerDiffusion:
 @contextmanager
 def page_of(engine: Any, limits: Limits | None = None) -> Iterator[str]:
     """The address of the page on an engine."""
+    with page_and_service(engine, limits) as (address, _):
+        yield address
+
+
+@contextmanager
+def page_and_service(engine: Any, limits: Limits | None = None) -> Iterator[tuple[str, Service]]:
+    """The address of the page on an engine, and what lies behind it."""
     limits = limits or Limits()
     service = Service([LocalWorker(engine)], ModelFacts.of(engine, SAMPLER_NAMES), limits, WEB)
     with served(service, doors_of(LOCAL, "", frozenset(), limits.body_bytes)) as address:
-        yield address
+        yield address, service
 
 
 @contextmanager

@@ -150,9 +150,10 @@ def test_compose_by_dragging_and_scaling_with_numbers_beside_it(browser, address
         frame, board = page.locator(".grip"), page.locator(".board").bounding_box()
         unit = board["width"] / 160
         box = frame.bounding_box()
+        assert (page.input_value("#compose-left"), page.input_value("#compose-top")) == ("60", "30")  # in the middle
         page.mouse.move(box["x"] + 20 * unit, box["y"] + 20 * unit)
         page.mouse.down()
-        page.mouse.move(box["x"] + 50 * unit, box["y"] + 32 * unit, steps=4)
+        page.mouse.move(box["x"] - 10 * unit, box["y"] + 2 * unit, steps=4)
         page.mouse.up()
         assert (page.input_value("#compose-left"), page.input_value("#compose-top")) == ("30", "12")
         box = page.locator(".handle.se").bounding_box()
@@ -185,6 +186,8 @@ def test_compose_by_dragging_and_scaling_with_numbers_beside_it(browser, address
 def test_blending_light_is_seen_and_saved(browser, address, tmp_path: Path):
     with opened(browser, address) as page:
         upper, lower = start_composing(page, tmp_path)
+        page.fill("#compose-left", "0")
+        page.fill("#compose-top", "0")
         page.check("#compose-linear")
         expected = place(upper, lower, linear=True)
         pixel = "[...document.querySelector('.board canvas').getContext('2d').getImageData(20, 20, 1, 1).data]"

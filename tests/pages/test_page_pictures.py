@@ -221,6 +221,60 @@ def test_a_dropped_photo_is_what_to_work_on(browser, address, tmp_path: Path):
         assert jobs(page)[0]["request"]["background"].startswith("upload-")
 
 
+def test_a_picture_is_pasted_into_its_slot(browser, address, tmp_path: Path):
+    Image.new("RGB", (90, 70), "olive").save(tmp_path / "photo.png")
+    content = list((tmp_path / "photo.png").read_bytes())
+    with opened(browser, address) as page:
+        card(page, "Put something on my background")
+        page.evaluate(
+            """(content) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([new Uint8Array(content)], "photo.png", { type: "image/png" }));
+                const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true });
+                document.querySelector(".slot").dispatchEvent(event);
+            }""",
+            content,
+        )
+        page.wait_for_selector(".slot img")
+        assert "90 \u00d7 70" in page.inner_text(".slot")
+
+
+def test_a_result_is_picked_for_a_slot(browser, address):
+    with opened(browser, address) as page:
+        card(page, "Put my cut-out into a scene")
+        assert page.locator(".ask .slot button", has_text="Results").count() == 0  # there are none yet
+        card(page, "A transparent picture")
+        page.fill("#batch", "2")
+        generate(page)
+        card(page, "Put my cut-out into a scene")
+        page.locator(".ask .slot button", has_text="Results").click()
+        assert page.locator(".ask .pick").count() == 2
+        page.locator(".ask .pick").nth(1).click()
+        page.wait_for_selector(".slot img")
+        name = jobs(page)[0]["pictures"][1]["layers"][0]["name"]
+        page.fill("#batch", "1")
+        generate(page)
+        assert jobs(page)[0]["request"]["foreground"] == name
+
+
+def test_the_picture_is_copied_with_its_alpha(browser, address, tmp_path: Path):
+    with opened(browser, address, permissions=["clipboard-read", "clipboard-write"]) as page:
+        generate(page)
+        page.locator("button", has_text="Copy picture").click()
+        page.wait_for_selector(".notice:has-text('copied')")
+        content = page.evaluate(
+            """async () => {
+                const [item] = await navigator.clipboard.read();
+                return [...new Uint8Array(await (await item.getType("image/png")).arrayBuffer())];
+            }"""
+        )
+        path = saved(page, page.locator(".actions a", has_text="PNG").click, tmp_path)
+    copied, own = (np.asarray(Image.open(where)).astype(int) for where in (io.BytesIO(bytes(content)), path))
+    assert np.array_equal(copied[..., 3], own[..., 3])
+    seen = own[..., 3:] / 255
+    assert np.abs((copied[..., :3] - own[..., :3]) * seen).max() <= 1  # the clipboard may premultiply
+
+
 @pytest.mark.parametrize(("given", "other"), [("background", "foreground"), ("foreground", "background")])
 def test_a_chain_takes_two_prompts_and_gives_three_layers(browser, address, tmp_path: Path, given, other):
     Image.new("RGBA", (64, 64), (200, 60, 20, 200)).save(tmp_path / "given.png")

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.pages.page_server import LONG, advanced, card, generate, give, jobs, opened, shown, until
+from lib_layerdiffusion.server.jobs import State
+from lib_layerdiffusion.server.limits import Limits
+from tests.pages.page_server import (
+    LONG,
+    advanced,
+    card,
+    generate,
+    give,
+    jobs,
+    opened,
+    page_and_service,
+    shown,
+    until,
+    visited,
+)
+
+CLIENT = 'JSON.parse(sessionStorage.getItem("layerdiffusion.client"))'
 
 
 def begin_long(page) -> None:
@@ -174,6 +191,34 @@ def test_a_server_that_is_gone_is_said(browser, address):
         page.click("#generate")
         page.wait_for_selector(".notice.error")
         assert "does not answer" in page.inner_text(".notice.error")
+
+
+def test_a_mistake_is_one_line_in_either_console(browser, address, caplog):
+    with visited(browser, address, expected=("Failed to load resource",)) as visit:
+        page = visit.page
+        advanced(page)
+        page.fill("#sampler", "Nonsense")
+        page.click("#generate")
+        page.wait_for_selector(".notice.error")
+        assert len(visit.complaints) == 1
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith('Refused: There is no sampler "Nonsense"')
+
+
+def test_a_run_whose_page_is_gone_for_good_ends(browser, engine):
+    with page_and_service(engine, Limits(attended_seconds=2.0)) as (address, service):
+        with opened(browser, address) as page:
+            advanced(page)
+            begin_long(page)
+            page.wait_for_selector(".progress-line:has-text('Sampling')")
+            page.wait_for_timeout(4000)
+            (job,) = service.board.of_client(page.evaluate(CLIENT))
+            assert job.state is State.RUNNING  # somebody looks
+        end = time.monotonic() + 30
+        while job.state is State.RUNNING and time.monotonic() < end:
+            time.sleep(0.1)
+        assert job.state is State.STOPPED
 
 
 def test_nothing_scrolls_by_itself_when_the_result_is_in_view(browser, address):

@@ -139,7 +139,7 @@ function settings(app, { job, picture }) {
     h(
       "details",
       { class: "infotext" },
-      h("summary", { class: "button small", dataset: { key: "infotext" } }, t("Show")),
+      h("summary", { class: "button small", dataset: { key: "infotext" } }, t("Show all")),
       h("pre", { tabIndex: 0 }, picture.infotext),
     ),
   );

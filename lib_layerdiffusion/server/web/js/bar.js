@@ -20,7 +20,7 @@ export function createBar(model) {
       h("h1", {}, "LayerDiffusion"),
     ),
     tools,
-    h("p", { class: "model", title: model.source }, t(model.source)),
+    h("p", { class: "model", title: model.source }, t("Model: {name}", { name: t(model.source) })),
     h("div", { class: "bar-end" }, languageChoice(model), themeButton()),
   ];
 }

@@ -58,7 +58,7 @@ async function load(changed, pictures, store, draw) {
   if (changed.has("foreground") || changed.has("background")) fit(pictures, store, changed);
 }
 
-/** A foreground that is larger than the background is made to fit once, when it is put in. */
+/** A foreground is put into the middle once, when it comes, and made to fit where it is larger than the background. */
 function fit({ foreground, background }, store, changed) {
   if (!foreground || !background) return;
   const { left, top, scale } = store.get();
@@ -67,8 +67,8 @@ function fit({ foreground, background }, store, changed) {
     (0.8 * background.naturalWidth) / foreground.naturalWidth,
     (0.8 * background.naturalHeight) / foreground.naturalHeight,
   );
-  if (most >= 0.8 || scale !== 1) return;
-  const fitting = Number(most.toFixed(3));
+  if (left || top || scale !== 1) return;
+  const fitting = most < 0.8 ? Number(most.toFixed(3)) : 1;
   const place = (side) => Math.round((background[side] - foreground[side] * fitting) / 2);
   store.set({ scale: fitting, left: place("naturalWidth"), top: place("naturalHeight") });
 }

@@ -4,8 +4,9 @@ import { api } from "./api.js";
 import { diagram } from "./diagrams.js";
 import { fill, h, settled } from "./dom.js";
 import { labelled, labelOf, textArea } from "./fields.js";
-import { canChain, cardsOf, isChained } from "./form.js";
+import { canChain, cardsOf, isChained, LAYERS } from "./form.js";
 import { pictureSlot } from "./slots.js";
+import { unknownNote } from "./unknown.js";
 import { t } from "./words.js";
 
 /** The first part of the form. */
@@ -83,14 +84,17 @@ function describes(method) {
 function unknownWords(app) {
   const line = h("p", { class: "help hint", id: "unknown-words", role: "status", hidden: true });
   const look = settled(async () => {
-    const { prompt, scene } = app.form.store.get();
-    const text = isChained(app.form) ? `${prompt} ${scene}` : prompt;
-    const unknown = app.model.subjects.length ? await api.unknownWords(text).catch(() => []) : [];
-    line.hidden = !unknown.length;
-    const words = unknown.map((word) => `“${word}”`).join(", ");
-    fill(line, t("This model does not know {words}: it draws what is left.", { words }));
+    const state = app.form.store.get();
+    const own = (app.form.method()?.own_prompts ?? []).map((layer) => state[`${layer}_prompt`] ?? "");
+    const said = [state.prompt, ...(isChained(app.form) ? [state.scene] : own)].join(" ");
+    const unknown = app.model.subjects.length ? await api.unknownWords(said).catch(() => []) : [];
+    const text = said.trim()
+      ? unknownNote(unknown)
+      : "The prompt is empty, so the picture shows anything: say what to show.";
+    line.hidden = !text;
+    fill(line, t(text));
   }, 250);
-  app.form.store.watch(look, "prompt", "scene", "chained", "method");
+  app.form.store.watch(look, "prompt", "scene", "chained", "method", ...LAYERS.map((layer) => `${layer}_prompt`));
   look();
   return line;
 }

@@ -128,9 +128,7 @@ function advanced(app) {
   const { properties } = app.form.schema;
   const parts = Object.entries(GROUPS).map(([group, title]) => {
     const names = Object.keys(properties).filter((name) => properties[name].group === group && isAdvanced(name));
-    return names.length
-      ? h("fieldset", { class: "group" }, title && h("legend", {}, t(title)), ...names.map((name) => oneOf(app, name)))
-      : null;
+    return names.length ? groupOf(app, group, title, names) : null;
   });
   return h(
     "details",
@@ -138,6 +136,18 @@ function advanced(app) {
     h("summary", {}, t("Advanced")),
     h("div", { class: "inside" }, methodList(app), ...parts.filter(Boolean)),
   );
+}
+
+function groupOf(app, group, title, names) {
+  const rows = names.map((name) => oneOf(app, name));
+  const element = h("fieldset", { class: "group" }, title && h("legend", {}, t(title)), ...rows);
+  if (group !== "picture") return element;
+  const update = () => {
+    element.hidden = isChained(app.form); // a chain starts from nothing else
+  };
+  app.form.store.watch(update, "method", "chained");
+  update();
+  return element;
 }
 
 function isAdvanced(name) {

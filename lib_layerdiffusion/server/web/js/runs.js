@@ -4,6 +4,7 @@ import { announce } from "./dom.js";
 import { api, follow, isUnderWay } from "./api.js";
 import { createStore, recall, remember } from "./store.js";
 import { t } from "./words.js";
+import { unknownNote } from "./unknown.js";
 
 /**
  * jobs: newest first. shown: id of the run whose pictures are seen. picture, layer: which of them. notice: a sentence
@@ -156,7 +157,8 @@ class Runs {
   #ended(job) {
     if (job.state === "done") {
       this.show(job.id);
-      const notes = job.notes.map((note) => t(note));
+      // Words that the model does not know are said under the prompt already.
+      const notes = job.notes.filter((note) => note !== unknownNote(job.unknown_words)).map((note) => t(note));
       this.store.set({ notice: notes.length ? { kind: "note", text: notes.join(" ") } : null });
       announce(t("The picture is finished."));
     } else if (job.state === "failed") {

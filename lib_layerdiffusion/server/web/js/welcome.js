@@ -12,7 +12,7 @@ export function welcome(app) {
     h(
       "div",
       { class: "welcome-text" },
-      h("h2", {}, t("Say what you want to see. It comes out on nothing.")),
+      h("h2", {}, t("Say what you want to see. Everything around it stays clear.")),
       h("p", {}, t(sentence(app))),
     ),
     sample(),
@@ -22,7 +22,7 @@ export function welcome(app) {
 
 function sentence(app) {
   return app.model.subjects.length
-    ? "Pictures with real transparency, from this small model on this machine: choose one to make it."
+    ? "Pictures with real transparency, made by a small model on this machine. Click one to make it."
     : "Pictures with real transparency: glass, glow, hair and soft shadows. Begin with one of these.";
 }
 
@@ -32,7 +32,7 @@ function sample() {
     const picture = h("img", { src: "thumbnails/sample.webp", alt: "", width: 128, height: 128 });
     return h("span", { class: `band ${name}` }, picture);
   });
-  const caption = t("Made by the bundled model: one picture, any ground.");
+  const caption = t("One picture of the bundled model on three grounds.");
   return h(
     "figure",
     { class: "sample" },

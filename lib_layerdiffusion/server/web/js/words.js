@@ -4,12 +4,37 @@ import { api } from "./api.js";
 import { preference } from "./store.js";
 
 let table = {};
+let templates = [];
 
 export const LANGUAGES = { en: "English", zh_CN: "中文", ja_JP: "日本語" };
 
-/** The text in the page's language; {names} are filled in from `values`. */
+/** The text in the page's language; {names} are filled in from `values`, or from what a sentence of the server says. */
 export function t(text, values = {}) {
-  return (table[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  if (table[text] !== undefined) return filled(table[text], values);
+  for (const { pattern, own } of templates) {
+    const found = pattern.exec(text);
+    if (found) return filled(own, found.groups);
+  }
+  return filled(text, values);
+}
+
+function filled(text, values) {
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (values[name] === undefined ? whole : words(values[name])));
+}
+
+const words = (value) => table[value] ?? value;
+
+/** The server's sentences: English with {names} -> what recognises it with anything in their places; longest first. */
+function patternsOf(texts) {
+  const literal = (part) => part.replace(/[\\^$.*+?()[\]|]/g, "\\$&");
+  return Object.entries(texts)
+    .filter(([text]) => text.includes("{"))
+    .sort(([one], [other]) => other.length - one.length)
+    .map(([text, own]) => {
+      const parts = text.split(/\{(\w+)\}/);
+      const source = parts.map((part, index) => (index % 2 ? `(?<${part}>[^]+?)` : literal(part))).join("");
+      return { pattern: new RegExp(`^${source}$`), own };
+    });
 }
 
 /** The language that was chosen, or the browser's own. */
@@ -23,10 +48,11 @@ export async function loadWords() {
   const chosen = language();
   document.documentElement.lang = chosen.replace("_", "-");
   if (chosen === "en") return;
-  const parts = [api.translations(chosen), fetch(`words/${chosen}.json`).then((answer) => answer.json())];
-  for (const part of await Promise.allSettled(parts)) {
-    if (part.status === "fulfilled") table = { ...table, ...part.value };
-  }
+  const file = async (name) => (await fetch(`words/${name}.json`)).json();
+  const parts = await Promise.allSettled([api.translations(chosen), file(chosen), file(`said.${chosen}`)]);
+  const [labels, own, said] = parts.map((part) => part.value ?? {});
+  table = { ...labels, ...own, ...said };
+  templates = patternsOf(said);
 }
 
 /** A method's label without what only other programs need to know. */
