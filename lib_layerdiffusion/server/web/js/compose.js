@@ -66,7 +66,6 @@ function slot(app, store, name) {
     set: (picture) => store.set({ [name]: picture }),
   });
   store.watch(made.update, name);
-  app.runs.store.watch(made.update, "jobs");
   return made.element;
 }
 

@@ -68,6 +68,12 @@ export function createSlot(app, { id, label, name, get, set }) {
     if (state.field?.name === name) say(state.field.text);
     else if (!state.field) say("");
   }, "field");
+  let offered = 0;
+  app.runs.store.watch((_, state) => {
+    const results = state.jobs.filter((job) => job.pictures?.length).length;
+    if (results !== offered) update();
+    offered = results;
+  }, "jobs");
   update();
   return { element, update };
 }
