@@ -102,7 +102,8 @@ def _webp_with_alpha(write: Callable[..., Any]) -> Callable[..., Any]:
 
     def write_with_alpha(image: Any, geninfo: Any, filename: Any, *args: Any, **named: Any) -> Any:
         result = write(image, geninfo, filename, *args, **named)
-        if not _is_layer(image, geninfo) or not Path(filename).is_file():
+        text = (named.get("existing_pnginfo") or {}).get(_TEXT)  # of a picture that went through the Extras tab
+        if not _is_layer(image, geninfo, text) or not Path(filename).is_file():
             return result
         with Image.open(filename) as written:
             lost = written.format == "WEBP" and written.mode != "RGBA"

@@ -82,7 +82,8 @@ def save_image(image, path, basename, seed=None, prompt=None, extension="png", i
     image = params.image
     unfinished = folder.parent / "unfinished.tmp"
     section = given.get("pnginfo_section_name", "parameters")
-    save_image_with_geninfo(image, info, unfinished, f".{extension}", given.get("existing_info"), section)
+    more = {"existing_pnginfo": given.get("existing_info"), "pnginfo_section_name": section}
+    save_image_with_geninfo(image, info, unfinished, f".{extension}", **more)
     unfinished.replace(target)
     image.already_saved_as = str(target)
     shared.state.last_saved = str(target)

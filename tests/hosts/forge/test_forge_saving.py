@@ -81,6 +81,19 @@ def test_the_save_button_keeps_alpha(fake, ask, tmp_path):
         assert np.array_equal(np.asarray(Image.open(path))[..., 3], made.array()[..., 3])
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [("jpg", ".png"), ("webp", ".webp"), ("png", ".png")])
+def test_the_extras_tab_saves_with_alpha(fake, ask, tmp_path, chosen, expected):
+    """Its own text is about upscaling; that of the picture goes along beside it."""
+    from modules import images
+
+    made = fake.run(ask(TRANSPARENT, preview=False))
+    given = {"info": "Postprocess upscale by: 2", "pnginfo_section_name": "postprocessing"}
+    given["existing_info"] = {"parameters": made.infotext}
+    path, _ = images.save_image(Image.fromarray(made.array()), tmp_path, "", extension=chosen, **given)
+    assert path.endswith(expected)
+    assert np.array_equal(np.asarray(Image.open(path))[..., 3], made.array()[..., 3])
+
+
 def test_what_formats_keep_is_found_by_writing_them(fake):
     from lib_layerdiffusion.hosts.forge.saving import keeps_alpha
 
