@@ -79,6 +79,15 @@ def body_of(given):
     return body
 
 
+@pytest.fixture(scope="session")
+def plain_at_start(host):
+    """A plain picture before anything else was tried."""
+    host.use("sd15")
+    host.option("samples_format", "png")
+    return host.run(None)
+
+
+@pytest.mark.usefixtures("plain_at_start")
 @pytest.mark.parametrize("technique", METHODS_OF)
 @pytest.mark.parametrize("done", SAMPLING)
 def test_ways_of_sampling(real, ask, row, method_of, done, technique):
@@ -89,6 +98,11 @@ def test_ways_of_sampling(real, ask, row, method_of, done, technique):
     assert modes(result) == ["RGBA", *["RGB"] * (size - 1)]
     assert result.array()[..., 3].std() > 0
     row(done, technique, "the layers, the first with alpha")
+
+
+def test_a_plain_picture_after_all_ways_of_sampling(real, row, plain_at_start):
+    assert real.run(None).same_as(plain_at_start)
+    row("a plain picture after all of these ways of sampling", "all", "bit-identical to one before them")
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
@@ -105,9 +119,8 @@ def test_a_plain_picture_afterwards_is_the_same(real, ask, row, method_of, techn
 def test_a_condition_method_directly_before_and_after_a_plain_run(real, ask, row, rgba, method_of, technique):
     method_of(technique)
     args = ask(XL_FG_TO_BLEND if technique == OFFSETS else FG_TO_BG, foreground=np.asarray(rgba()))
-    first = real.run(args, batch_size=2)
     plain = real.run(None)
-    assert real.run(args, batch_size=2).same_as(first)
+    first = real.run(args, batch_size=2)
     assert real.run(None).same_as(plain)
     assert real.run(args, batch_size=2).same_as(first)
     row("a condition method directly before and after a plain run", technique, "both as ever, bit by bit")
