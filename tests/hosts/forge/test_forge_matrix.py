@@ -2,7 +2,7 @@
 
     pytest tests/hosts/forge/test_forge_matrix.py --forge-root FORGE --alpha-matrix FILE
 
-appends a JSON line for each row to FILE; `python -m tests.hosts.forge.matrix_table FILE ...` makes the table of them.
+appends a JSON line for each row to FILE; `python -m tests.hosts.forge.matrix_table HOST=FILE ...` makes the table.
 """
 
 from __future__ import annotations
