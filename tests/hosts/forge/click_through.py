@@ -47,7 +47,7 @@ class Host:
 
     def __init__(self, page: Page, address: str, outputs: Path) -> None:
         self.page, self.outputs = page, outputs
-        page.set_default_timeout(WAIT)
+        page.set_default_timeout(30_000)
         page.goto(f"{address}/?__theme=light", wait_until="domcontentloaded")
         page.wait_for_selector("#txt2img_generate")
         page.wait_for_timeout(4000)
@@ -60,11 +60,17 @@ class Host:
 
     def start_layers(self, tab: str) -> None:
         """Switch LayerDiffusion on and choose the method for one picture."""
-        self.page.locator(f"#layerdiffusion_{tab}_enabled-visible-checkbox").check(force=True)
+        accordion = f"#layerdiffusion_{tab}_enabled"
+        # The box that the host draws on the accordion's head is made by a script of its own, not on every host.
+        self.page.evaluate(f"document.querySelector('{accordion}-checkbox input').click()")
         menu = self.page.locator(f"#layerdiffusion_{tab}_method input").first
+        if not menu.is_visible():
+            self.page.locator(f"{accordion} > .label-wrap").click()
         if menu.input_value() != METHOD:
             menu.click()
             self.page.locator(f"#layerdiffusion_{tab}_method ul [aria-label={json.dumps(METHOD)}]").first.click()
+        if menu.input_value() != METHOD:
+            raise AssertionError(menu.input_value())
 
     def shown(self, tab: str) -> list[str]:
         """Addresses of the pictures in a tab's gallery."""
