@@ -1,9 +1,11 @@
-"""Write one host's row of the table in docs/hosts.md from the results of its run.
+"""Write one host's row of a table in docs/hosts.md from the results of its run.
 
-    python tests/benchmarks/host_table.py "Forge dfcdbab" EXPECTED RESULTS
+    python tests/benchmarks/host_table.py methods "Forge dfcdbab" EXPECTED RESULTS
+    python tests/benchmarks/host_table.py everyday "Neo 2.26" RESULTS_OF_FORGE RESULTS
 
 Both folders hold, for each case, NAME_latents.npz (what the VAE was given) and NAME_<i>.png. A cell says the largest
-relative error of the latents and the largest difference of a picture in levels; a case that was not run is a dash.
+relative error of the latents and the largest difference of a picture in levels; a case that was not run is a dash. Of an
+interrupted run it only says whether a picture with alpha came out, since hosts stop at another step each time.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hosts.md"
-COLUMNS = {
+METHODS = {
     "plain": ("plain",),
     "transparent": ("transparent", "wide", "batch_and_iterations"),
     "everything": ("joint", "joint_two_iterations"),
@@ -24,7 +26,19 @@ COLUMNS = {
     "Stop At": ("stop_at_half", "stop_at_zero"),
     "img2img": ("img2img",),
 }
-BEGIN, END = "<!-- hosts -->", "<!-- /hosts -->"
+EVERYDAY = {
+    "hires fix": ("hires",),
+    "inpaint whole": ("inpaint_whole",),
+    "inpaint masked": ("inpaint_masked",),
+    "X/Y/Z": ("xyz",),
+    "LoRA, SD1.5 method": ("lora_sharing",),
+    "LoRA, SDXL method": ("lora_offsets",),
+    "batch 2 x 2": ("batch2x2",),
+    "Stop At": ("stop_at",),
+    "interrupted": ("interrupted",),
+}
+TABLES = {"methods": METHODS, "everyday": EVERYDAY}
+INTERRUPTED = ("interrupted",)
 
 
 def latent_error(expected: Path, actual: Path) -> float:
@@ -46,6 +60,8 @@ def cell(names: tuple[str, ...], expected: Path, results: Path) -> str:
     done = [name for name in names if (results / f"{name}_latents.npz").is_file()]
     if not done:
         return "-"
+    if names == INTERRUPTED:
+        return "a layer" if Image.open(results / "interrupted_0.png").mode == "RGBA" else "no layer"
     error = max(latent_error(*(folder / f"{name}_latents.npz" for folder in (expected, results))) for name in done)
     pairs = [(path, results / path.name) for name in done for path in sorted(expected.glob(f"{name}_[0-9].png"))]
     return f"{error:.1e}, {max(levels(*pair) for pair in pairs)}" if error else f"identical, {levels(*pairs[0])}"
@@ -64,12 +80,13 @@ def plain_afterwards(results: Path) -> str:
 
 def main() -> None:
     """Put the row in the place of the host's older one, or at the end."""
-    name, expected, results = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    cells = [cell(names, expected, results) for names in COLUMNS.values()]
+    table, name, expected, results = *sys.argv[1:3], *map(Path, sys.argv[3:5])
+    begin, end = f"<!-- {table} -->", f"<!-- /{table} -->"
+    cells = [cell(names, expected, results) for names in TABLES[table].values()]
     row = f"| {name} | {' | '.join(cells)} | {plain_afterwards(results)} |"
     text = PAGE.read_text(encoding="utf-8")
-    before, table, after = text[: text.index(BEGIN)], text[text.index(BEGIN) : text.index(END)], text[text.index(END) :]
-    lines = [line for line in table.rstrip().splitlines() if not line.startswith(f"| {name} |")]
+    before, rows, after = text[: text.index(begin)], text[text.index(begin) : text.index(end)], text[text.index(end) :]
+    lines = [line for line in rows.rstrip().splitlines() if not line.startswith(f"| {name} |")]
     PAGE.write_text(before + "\n".join([*lines, row]) + "\n" + after, encoding="utf-8")
     print(row)
 

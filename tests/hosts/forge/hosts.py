@@ -311,6 +311,8 @@ class RealForge:
         from fastapi import FastAPI
         from modules import errors, script_callbacks
 
+        if self.name == "Forge Neo":
+            starting.take_sizes_as_asked()
         self.api = webui.create_api(FastAPI())
         script_callbacks.before_ui_callback()
         script_callbacks.app_started_callback(None, self.api.app)

@@ -101,3 +101,11 @@ def plot_arguments(script: Any, seeds: Iterable[int]) -> list[Any]:
         "include_lone_images": True, "margin_size": 0, "items_per_grid": 0, "row_count": 0,
     }  # fmt: skip
     return [values.get(name, False) for name in list(inspect.signature(script.run).parameters)[1:]]
+
+
+def take_sizes_as_asked() -> None:
+    """Tell a Neo that rounds sizes to multiples of 64, unless its model has a say, to make what it is asked for."""
+    from backend.diffusion_engine.base import ForgeDiffusionEngine
+
+    if not hasattr(ForgeDiffusionEngine, "fix_dimensions"):
+        ForgeDiffusionEngine.fix_dimensions = staticmethod(lambda width, height: (width, height))
