@@ -4,8 +4,8 @@
     python tests/benchmarks/host_table.py everyday "Neo 2.26" RESULTS_OF_FORGE RESULTS
 
 Both folders hold, for each case, NAME_latents.npz (what the VAE was given) and NAME_<i>.png. A cell says the largest
-relative error of the latents and the largest difference of a picture in levels; a case that was not run is a dash. Of an
-interrupted run it only says whether a picture with alpha came out, since hosts stop at another step each time.
+relative error of the latents and the largest difference of a picture in levels; a case that was not run is a dash. Of
+an interrupted run it only says whether a layer came out, since hosts stop at another step each time.
 """
 
 from __future__ import annotations
