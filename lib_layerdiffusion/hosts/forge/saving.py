@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 from modules import images, processing, shared
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lib_layerdiffusion.hosts.forge import webui
@@ -105,9 +105,11 @@ def _webp_with_alpha(write: Callable[..., Any]) -> Callable[..., Any]:
         text = (named.get("existing_pnginfo") or {}).get(_TEXT)  # of a picture that went through the Extras tab
         if not _is_layer(image, geninfo, text) or not Path(filename).is_file():
             return result
-        with Image.open(filename) as written:
-            lost = written.format == "WEBP" and written.mode != "RGBA"
-            exif = written.info.get("exif", b"")
+        try:
+            with Image.open(filename, formats=["WEBP"]) as written:
+                lost, exif = written.mode != "RGBA", written.info.get("exif", b"")
+        except UnidentifiedImageError:
+            return result
         if lost:
             way = {"quality": shared.opts.jpeg_quality, "lossless": shared.opts.webp_lossless}
             image.save(filename, format="WEBP", exif=exif, exact=True, **way)
@@ -155,7 +157,7 @@ def keeps_alpha(file_format: str) -> bool:
     content = io.BytesIO()
     try:
         Image.new("RGBA", (16, 16), (90, 90, 90, _SOFT)).save(content, format=name, quality=80)
-        levels = Image.open(content).convert("RGBA").getextrema()[3]
+        levels = Image.open(content, formats=[str(name)]).convert("RGBA").getextrema()[3]
     except (OSError, ValueError, KeyError, AttributeError):
         return False
     return all(abs(level - _SOFT) <= _TOLERANCE for level in levels)
