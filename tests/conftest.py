@@ -17,6 +17,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 # A test that is slow on a busy machine has not failed: speed is measured in benchmarks.
 hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("untimed")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -235,6 +236,39 @@ def many_generations(folder: Path, scale: float) -> Found:
     return found
 
 
+ANYTHING = [
+    "images/test_any_picture.py",
+    "images/test_picture_reading.py",
+    "images/test_layerfile.py",
+    "weights/test_any_header.py",
+    "weights/test_reading.py",
+    "settings/test_parsing.py",
+    "settings/test_infotext.py",
+    "engine/test_batch_faults.py",
+    "engine/test_engine_faults.py",
+    "server/test_any_request.py",
+    "server/test_requests.py",
+]
+
+
+def any_input(_folder: Path, scale: float) -> Found:
+    """Anything at all: hypothesis over settings, infotext, JSONL, pictures, headers of files and requests, bodies."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *(f"tests/{name}" for name in ANYTHING),
+        "-k",
+        "any_ or whatever or edited",
+    ]
+    command += ["--hypothesis-show-statistics", "-p", "no:cacheprovider", "--tb=line"]
+    command += ["--hypothesis-profile=thorough"] if scale >= 1 else []
+    made = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    counts = [map(int, pair) for pair in re.findall(r"(\d+) passing, (\d+) failing", made.stdout)]
+    tried, failed = map(sum, zip(*counts, strict=True))
+    return Found(tried, 0, failed + (made.returncode != 0), [made.stdout[-800:]] if made.returncode else [])
+
+
 def many_runs_in_forge(_folder: Path, scale: float) -> Found:
     """Runs in Forge's hooks, on a fake host: all methods, LoRAs, hires, img2img, errors and interruptions between."""
     command = [sys.executable, "-m", "tests.hosts.forge.endurance", str(max(20, int(300 * scale)))]
@@ -250,6 +284,7 @@ CASES: tuple[Callable[[Path, float], Found], ...] = (
     broken_numbers,
     wrong_values,
     any_infotext,
+    any_input,
     hub_answers,
     killed_downloads,
     killed_layer_files,
