@@ -1,6 +1,6 @@
 """Takes the README's first picture: `python -m tests.pages.take_grounds docs/images/grounds.png`.
 
-Some subjects of the bundled family, generated as the command does, each on a checkerboard, at dusk and on paper.
+A subject of the bundled family, generated as the command does, on a checkerboard, at dusk and on paper.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from PIL import Image
 
 from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.images import to_uint8
-from lib_layerdiffusion.images.compose import place
+from lib_layerdiffusion.images.compose import place, scaled
 
-SUBJECTS = ("wine glass", "cherries", "hourglass done")
-MARGIN = 8
+SIDE, MARGIN = 320, 10
+"""Pixels of a panel, and between two."""
 
 
 def grounds(height: int, width: int) -> tuple[np.ndarray, ...]:
     """Opaque RGBA grounds: a checkerboard, a dusk that goes from violet to orange, and paper."""
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     dusk = (1 - down) * np.float32([0.16, 0.14, 0.38]) + down * np.float32([0.98, 0.55, 0.32])
-    cells = np.indices((height, width)) // 8
+    cells = np.indices((height, width)) // 16
     board = np.where(cells.sum(axis=0)[..., None] % 2, 0.80, 0.93).astype(np.float32).repeat(3, axis=2)
     pictures = (board, np.broadcast_to(dusk, (height, width, 3)), np.full((height, width, 3), 0.96, np.float32))
     return tuple(np.dstack([to_uint8(picture), np.full((height, width), 255, np.uint8)]) for picture in pictures)
@@ -33,22 +33,16 @@ def grounds(height: int, width: int) -> tuple[np.ndarray, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--subject", default="watermelon")
+    parser.add_argument("--seed", type=int, default=2)
     given = parser.parse_args()
     engine = LayerDiffusion.from_checkpoint()
-    cut_outs = [np.array(engine.generate(subject, seed=given.seed).images[0].rgba) for subject in SUBJECTS]
-    side = cut_outs[0].shape[0]
-    panels: list[np.ndarray] = []
-    for ground in grounds(side, len(cut_outs) * side):
-        canvas = ground
-        for index, cut_out in enumerate(cut_outs):
-            canvas = place(cut_out, canvas, left=index * side, top=0)
-        panels.append(np.pad(canvas[..., :3], ((0, 0), (0, MARGIN), (0, 0)), constant_values=255))
-    picture = Image.fromarray(np.hstack(panels)[:, :-MARGIN])
+    made = np.array(engine.generate(given.subject, seed=given.seed).images[0].rgba)
+    cut_out = scaled(made, SIDE / made.shape[0])
+    panels = [place(cut_out, ground)[..., :3] for ground in grounds(SIDE, SIDE)]
+    spaced = [np.pad(panel, ((0, 0), (0, MARGIN), (0, 0)), constant_values=255) for panel in panels]
     buffer = io.BytesIO()
-    picture.resize((picture.width * 4 // 3, picture.height * 4 // 3), Image.Resampling.LANCZOS).save(
-        buffer, "PNG", optimize=True
-    )
+    Image.fromarray(np.hstack(spaced)[:, :-MARGIN]).save(buffer, "PNG", optimize=True)
     given.output.write_bytes(buffer.getvalue())
 
 

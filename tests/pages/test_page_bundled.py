@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.places import bundled_family
 from tests.pages.page_server import advanced, card, generate, jobs, opened, page_of, shown
+from tests.pages.test_page_pictures import drop
 from tests.pages.test_page_runs import begin_long, states
 
 pytestmark = pytest.mark.skipif(bundled_family() is None, reason="no family comes with this copy")
@@ -43,6 +46,34 @@ def test_words_that_it_does_not_know_are_said_while_typing_and_drawn_all_the_sam
         page.wait_for_selector("#unknown-words:has-text('empty')")
         page.fill("#prompt", "red apple")
         page.wait_for_selector("#unknown-words", state="hidden")
+
+
+def counted_clicks(page) -> None:
+    page.evaluate("window.clicks = 0; addEventListener('pointerdown', () => { window.clicks += 1; }, true)")
+
+
+def test_something_on_my_photo_takes_a_drop_and_no_click_or_three_clicks(browser, bundled, tmp_path: Path):
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (160, 120), "olive").save(photo)
+    with opened(browser, bundled) as page:
+        counted_clicks(page)
+        drop(page, photo)
+        page.wait_for_selector(".slot img")
+        page.keyboard.type("red apple")
+        page.keyboard.press("Control+Enter")
+        shown(page)
+        assert page.evaluate("window.clicks") == 0
+        assert jobs(page)[0]["request"]["background"].startswith("upload-")
+    with opened(browser, bundled) as page:
+        counted_clicks(page)
+        page.locator(".card", has_text="Put something on my background").click()
+        with page.expect_file_chooser() as waiting:
+            page.locator(".ask .slot label", has_text="Choose").click()
+        waiting.value.set_files(str(photo))
+        page.wait_for_selector(".slot img")
+        page.click("#generate")
+        shown(page)
+        assert page.evaluate("window.clicks") == 3
 
 
 def test_sizes_that_it_cannot_do_are_not_offered(browser, bundled):

@@ -85,3 +85,16 @@ def test_a_larger_picture_takes_as_much_longer():
     walk(ONE, rates, clock)
     larger = Tracker([Part(10, 9, 4.0, 4.0)], rates, clock)
     assert larger.standing().seconds_left == pytest.approx(4 * (10 * STEP + 9 * PASS))
+
+
+def test_one_slow_pass_does_not_change_what_is_foretold():
+    clock = Clock()
+    tracker = Tracker([Part(10, 20, 1.0, 1.0)], Rates(), clock)
+    tracker.begin()
+    for step in range(10):
+        clock.now += STEP
+        tracker.report("sample", step + 1, 10)
+    for done in range(10):
+        clock.now += 40 * PASS if done == 1 else PASS  # the machine did something else
+        tracker.report("decode", done + 1, 20)
+    assert tracker.standing().seconds_left == pytest.approx(10 * PASS)
