@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import wraps
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import HTTPException
@@ -169,9 +170,7 @@ class Routes:
 
 
 def _described(method: LayerMethod, files: Mapping[str, FileStatus]) -> dict[str, object]:
-    needed = [files[name].to_mapping() for name in method.file_names]
-    for file in needed:
-        file.pop("path")  # where the server keeps things is nobody's business
+    needed = [_told(files[name]) for name in method.file_names]
     return {
         "name": method.name,
         "label": method.label,
@@ -182,6 +181,15 @@ def _described(method: LayerMethod, files: Mapping[str, FileStatus]) -> dict[str
         "installed": all(file["installed"] for file in needed),
         "files": needed,
     }
+
+
+def _told(status: FileStatus) -> dict[str, object]:
+    """A file without the place where the server keeps it, which is nobody's business."""
+    told = status.to_mapping()
+    place = told.pop("path")
+    for key in ("problem", "warning"):
+        told[key] = str(told[key]).replace(str(place), Path(str(place)).name)
+    return told
 
 
 def shared_routes(host: RouteHost) -> list[tuple[str, str, Callable[..., Any]]]:

@@ -20,9 +20,10 @@ from lib_layerdiffusion.server.bodies import read_latent
 from lib_layerdiffusion.server.form import GENERATE
 from lib_layerdiffusion.server.limits import Limits
 from lib_layerdiffusion.server.model import ModelFacts
-from lib_layerdiffusion.server.routes import PREFIX
+from lib_layerdiffusion.server.routes import PREFIX, Routes
 from lib_layerdiffusion.settings.fields import FIELDS
-from tests.tiny_family import new_card, picture
+from lib_layerdiffusion.weights import WeightStore
+from tests.tiny_family import new_card, picture, write_layers
 
 TO_BLEND = "(SDXL) From Foreground to Blending"
 
@@ -346,3 +347,18 @@ def test_fifty_users_at_once_all_get_their_pictures(held):
 def test_the_facts_of_a_model_are_all_told(engine):
     facts = ModelFacts.of(engine)
     assert facts.source == new_card().source
+
+
+def test_nobody_is_told_where_a_damaged_file_lies(tmp_path, facts):
+    store = WeightStore([write_layers(tmp_path / "private place")])
+    for path in (tmp_path / "private place").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+
+    class Host:
+        files = staticmethod(lambda: {status.file.name: status for status in store.status()})
+        loaded_family = staticmethod(lambda: None)
+
+    told = Routes(Host()).methods()["methods"]
+    assert any(file["problem"] for method in told for file in method["files"])
+    assert "private" not in json.dumps(told)
+    assert str(tmp_path) not in json.dumps(told)
