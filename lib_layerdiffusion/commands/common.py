@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -172,20 +170,25 @@ def _close(bars: dict[str, Any]) -> None:
 
 @contextmanager
 def naming_in(folder: Path) -> Generator[None, None, None]:
-    """Names that are free stay free until they are taken: other commands in the folder wait, for seconds at most."""
-    from filelock import FileLock, Timeout
-
-    place = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"layerdiffusion-{place}.lock")
+    """Names that are free stay free until they are taken: other commands in the folder wait."""
     try:
-        lock.acquire(timeout=60)
-    except (Timeout, OSError, NotImplementedError):  # another user's, or no locks: names are as free as they look
+        import fcntl
+    except ModuleNotFoundError:  # Windows: names are as free as they look
+        yield
+        return
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    # The folder's own descriptor, so that no file is left behind and a killed command gives it back.
+    try:
+        descriptor = os.open(nearest, os.O_RDONLY)
+    except OSError:  # one that may be written and not read
         yield
         return
     try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        lock.release()
+        os.close(descriptor)
 
 
 def free_stem(folder: Path, wanted: str) -> str:
