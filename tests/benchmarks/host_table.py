@@ -27,7 +27,7 @@ METHODS = {
     "img2img": ("img2img",),
 }
 EVERYDAY = {
-    "hires fix": ("hires",),
+    "hires fix": ("hires", "hires_none"),
     "inpaint whole": ("inpaint_whole",),
     "inpaint masked": ("inpaint_masked",),
     "X/Y/Z": ("xyz",),
@@ -63,7 +63,7 @@ def cell(names: tuple[str, ...], expected: Path, results: Path) -> str:
     if names == INTERRUPTED:
         return "a layer" if Image.open(results / "interrupted_0.png").mode == "RGBA" else "no layer"
     error = max(latent_error(*(folder / f"{name}_latents.npz" for folder in (expected, results))) for name in done)
-    pairs = [(path, results / path.name) for name in done for path in sorted(expected.glob(f"{name}_[0-9].png"))]
+    pairs = [(expected / path.name, path) for name in done for path in sorted(results.glob(f"{name}_[0-9].png"))]
     return f"{error:.1e}, {max(levels(*pair) for pair in pairs)}" if error else f"identical, {levels(*pairs[0])}"
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from typing import Any
+
+from fastapi import HTTPException
 
 from lib_layerdiffusion.errors import LayerDiffusionError, within_memory
 
@@ -62,11 +64,28 @@ def restore(p: Any) -> None:
             held.uncover(p)
 
 
+@cache
+def _answered(kind: type[LayerDiffusionError]) -> type[LayerDiffusionError]:
+    """The same kind of error as one that FastAPI answers by itself; pages show its sentence as before."""
+    own = {"__str__": Exception.__str__, "__repr__": Exception.__repr__, "__module__": kind.__module__}
+    return type(kind.__name__, (kind, HTTPException), own)
+
+
+def let_api_answer(error: LayerDiffusionError) -> None:
+    """Let the host's API answer with the sentence and 422, once this error is raised.
+
+    Hosts answer any exception with the status and the detail that it carries; but on older ones what is no
+    `HTTPException` comes out of their middleware as a group of exceptions that says nothing.
+    """
+    if not isinstance(error, HTTPException):
+        error.__class__ = _answered(type(error))
+    vars(error).update(status_code=422, detail=str(error), headers=None)
+
+
 def stop(p: Any, error: BaseException) -> None:
     """Let the next thing that the host does with `p` raise `error`, so that page and API show it."""
     if isinstance(error, LayerDiffusionError):
-        # The host's API answers an exception with the status and the detail that it carries.
-        vars(error).update(status_code=422, detail=str(error))
+        let_api_answer(error)
 
     def fail(_original: Callable[..., Any], *_args: Any, **_kwargs: Any) -> Any:
         raise error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lib_layerdiffusion.errors import InputError
+from lib_layerdiffusion.errors import InputError, LayerDiffusionError
 from lib_layerdiffusion.hosts.forge import control
 from lib_layerdiffusion.hosts.forge.backends.protocol import Backend
 from lib_layerdiffusion.settings.fields import LatentScale
@@ -50,7 +50,11 @@ class Sampled:
         """See what a sampler returns: the last latent of a second pass is handed on as decoded pixels only."""
 
         def sample(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            self._latents = original(*args, **kwargs)
+            try:
+                self._latents = original(*args, **kwargs)
+            except LayerDiffusionError as error:  # a step found it
+                control.let_api_answer(error)
+                raise
             return self._latents
 
         for name in ("sample", "sample_img2img"):

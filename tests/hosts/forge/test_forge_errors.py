@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lib_layerdiffusion.errors import LayerDiffusionError
+from lib_layerdiffusion.errors import InputError, LayerDiffusionError
 from lib_layerdiffusion.methods import METHODS
 
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
@@ -151,6 +151,32 @@ def test_an_sdxl_file_that_does_not_fit_the_model(fake, ask, broken):
     stray = {f"diffusion_model.nowhere.weight::lora::{i}": torch.zeros(4, 4) for i in (0, 1)}
     broken("layer_xl_transparent_attn", lambda path: save_file(stray, path))
     assert refused(fake.run(ask("(SDXL) Only Generate Transparent Image (Attention Injection)")), "nowhere.weight")
+
+
+def test_the_api_answers_with_the_sentence_whatever_its_middleware_does(fake, ask):
+    """Older hosts' middleware makes a group of every exception that FastAPI does not answer itself."""
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def grouping(request, call_next):
+        try:
+            return await call_next(request)
+        except Exception as error:
+            raise RuntimeError("unhandled errors in a TaskGroup") from error
+
+    @app.post("/generate")
+    def generate():
+        raise fake.run(ask(FG_TO_BG)).error
+
+    answer = TestClient(app, raise_server_exceptions=False).post("/generate")
+    assert answer.status_code == 422
+    assert "foreground" in answer.json()["detail"].lower()
+    error = fake.run(ask(FG_TO_BG)).error
+    assert isinstance(error, InputError)
+    assert (type(error).__name__, str(error)) == ("InputError", answer.json()["detail"])
 
 
 def test_a_bug_of_ours_stops_the_run_instead_of_giving_a_plain_picture(fake, ask, monkeypatch):

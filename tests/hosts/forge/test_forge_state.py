@@ -72,6 +72,12 @@ def test_a_failed_img2img_leaves_the_vae_alone(forge, ask, rgba, rgb):
 
 
 @pytest.mark.usefixtures("unchanged")
+def test_what_is_found_while_sampling_is_answered_as_well(fake, ask):
+    refused = fake.run(ask(TRANSPARENT), guidance="tome")
+    assert vars(refused.error)["status_code"] == 422
+    assert vars(refused.error)["detail"] == refused.message
+
+
 def test_what_changes_the_tokens_of_attention_is_refused(forge, ask):
     """Fault 22, before a step is done."""
     result = forge.run(ask(TRANSPARENT), guidance="tome")
