@@ -164,10 +164,9 @@ class SharingUnit(nn.Module):
             key = (id(self), "alone", x.dtype, x.device)
             weight, bias = run.once(key, self.temporal_v.weight, lambda: self._alone(x))
             return functional.linear(x, weight, bias)
-        x = self._temporal("i", x, run)
-        q, k, v = (
-            self._temporal(name, x, run).view(self.frames, -1, heads, x.shape[-1] // heads) for name in ("q", "k", "v")
-        )
+        key = (id(self), "temporal", heads, x.dtype, x.device)
+        weight, bias = run.once(key, self.temporal_q.weight, lambda: self._inwards(x, heads))
+        q, k, v = functional.linear(x, weight, bias).view(self.frames, -1, heads, 3, x.shape[-1] // heads).unbind(3)
         return self._temporal("o", _attend_over_frames(q, k, v).reshape(x.shape), run)
 
     def _temporal(self, name: str, x: Tensor, run: SharingRun) -> Tensor:
@@ -176,22 +175,39 @@ class SharingUnit(nn.Module):
         weight, bias = run.once(key, layer.weight, lambda: (layer.weight.to(x), layer.bias.to(x)))
         return functional.linear(x, weight, bias)
 
+    def _inwards(self, like: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of q (scaled), k and v, head by head; between `temporal_i` and them all is linear."""
+        i, bias_i = _exact(self.temporal_i, like)
+        pairs = [_exact(layer, like) for layer in (self.temporal_q, self.temporal_k, self.temporal_v)]
+        weight = torch.stack([weight @ i for weight, _ in pairs])
+        bias = torch.stack([weight @ bias_i + bias for weight, bias in pairs])
+        for part in (weight, bias):
+            part[0] *= (bias.shape[1] / heads) ** -0.5
+        # Then attention reads the product as it stands, without a copy.
+        weight, bias = (
+            part.unflatten(1, (heads, -1)).transpose(0, 1).flatten(0, 2).to(like) for part in (weight, bias)
+        )
+        return weight, bias
+
     def _alone(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias of `temporal_o(temporal_v(temporal_i(x)))`, in the dtype and on the device of `like`."""
-        stored = (self.temporal_i.weight, self.temporal_v.weight, self.temporal_o.weight)
-        i, v, o = (weight.to(like.device, torch.float32) for weight in stored)
-        stored_biases = (self.temporal_i.bias, self.temporal_v.bias, self.temporal_o.bias)
-        bias_i, bias_v, bias_o = (bias.to(like.device, torch.float32) for bias in stored_biases)
+        layers = (self.temporal_i, self.temporal_v, self.temporal_o)
+        (i, bias_i), (v, bias_v), (o, bias_o) = (_exact(layer, like) for layer in layers)
         return (o @ v @ i).to(like), (o @ (v @ bias_i + bias_v) + bias_o).to(like)
 
 
+def _exact(layer: nn.Linear, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float32 on the device of `like`."""
+    return layer.weight.to(like.device, torch.float32), layer.bias.to(like.device, torch.float32)
+
+
 def _attend_over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention along the first axis of [frames, positions, heads, d], position by position.
+    """Attention along the first axis of [frames, positions, heads, d], position by position; q is scaled already.
 
     Batched products of tiny matrices: the usual kernels are made for few long sequences, take several times as long for
     thousands of two or three, and many refuse more than 65,535 of them.
     """
-    scores = torch.einsum("iphd,jphd->phij", q * q.shape[-1] ** -0.5, k)
+    scores = torch.einsum("iphd,jphd->phij", q, k)
     return torch.einsum("phij,jphd->iphd", scores.softmax(-1), v)
 
 

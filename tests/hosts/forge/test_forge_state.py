@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lib_layerdiffusion.networks import attention_sharing
+from lib_layerdiffusion.weights import reading
 from tests.hosts.forge.hosts import LORA
 
 TRANSPARENT = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
@@ -155,6 +156,25 @@ def test_the_same_settings_merge_nothing_again(fake, ask):
     merges = merger.merges
     assert fake.run(ask(XL_TRANSPARENT), seed=5).error is None
     assert merger.merges == merges
+
+
+@pytest.mark.parametrize(("family", "label"), [("sdxl", XL_TRANSPARENT), ("sd15", TRANSPARENT)])
+def test_the_same_settings_read_nothing_again(fake, ask, monkeypatch, family, label):
+    fake.use(family)
+    assert fake.run(ask(label)).error is None
+    opened = []
+
+    def spied(name, open_file):
+        def spy(*arguments, **more):
+            opened.append((name, arguments))
+            return open_file(*arguments, **more)
+
+        return spy
+
+    for name in ("load_file", "load"):
+        monkeypatch.setattr(reading, name, spied(name, getattr(reading, name)))
+    assert fake.run(ask(label), seed=5).error is None
+    assert opened == []
 
 
 def test_a_replaced_layer_file_is_merged_anew(fake, ask):
