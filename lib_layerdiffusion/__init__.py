@@ -5,6 +5,7 @@ A reimplementation of "Transparent Image Layer Diffusion using Latent Transparen
 
 from typing import TYPE_CHECKING, Any
 
+from lib_layerdiffusion.garbage import nothing_collected
 from lib_layerdiffusion.version import __version__
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ __all__ = ["LayerDiffusion", "__version__"]
 def __getattr__(name: str) -> Any:
     # Loaded on first use: it needs diffusers, which the core and Forge do without.
     if name == "LayerDiffusion":
-        from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
+        with nothing_collected():
+            from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
 
         return LayerDiffusion
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 import sys
 
-from lib_layerdiffusion.cli import main
+from lib_layerdiffusion.cli import command
 
 if __name__ == "__main__":  # processes of a pool import this module as well
-    sys.exit(main())
+    sys.exit(command())

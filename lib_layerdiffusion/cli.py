@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something went wrong, 2 it was called wrongly.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -87,6 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"layerdiffusion: {_sentence(error)}", file=sys.stderr)
         return USAGE if isinstance(error, SettingsError) else FAILED
+
+
+def command() -> int:
+    """`main` as a process of its own, which does not take apart what it has loaded before the system takes it back."""
+    code = main()
+    gc.freeze()  # else the interpreter looks for circles in a million objects as it ends: a second
+    return code
 
 
 def _sentence(error: BaseException) -> str:

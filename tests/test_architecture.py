@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lib_layerdiffusion"
 NAME = PACKAGE.name
 FLOORS = (
-    {"errors", "places", "version"},
+    {"errors", "garbage", "places", "version"},
     {"images", "networks", "methods"},
     {"settings", "transparency"},
     {"unet", "interface"},
@@ -30,6 +30,7 @@ HOST_MODULES = {"backend", "modules", "modules_forge", "ldm_patched"}
 LIBRARIES = {"gradio", "diffusers", "transformers"}
 CORE = (
     "errors",
+    "garbage",
     "places",
     "version",
     "methods",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import types
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import lib_layerdiffusion
 from lib_layerdiffusion import places
 
 ROOT = Path(__file__).parent.parent
@@ -60,3 +63,24 @@ def test_the_constraints_pin_what_the_commands_of_readme_install(host):
     wanted += PROJECT["project"]["optional-dependencies"]["diffusers"]
     names = {requirement.partition(";")[0].partition(">=")[0].strip().lower() for requirement in wanted}
     assert names - pinned <= {"tqdm", "tomli", "argcomplete"}
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_loading_the_library_leaves_garbage_collection_as_it_was(monkeypatch, on):
+    module = types.ModuleType("library")
+
+    def found(name):
+        seen.append((name, gc.isenabled()))
+        return object
+
+    module.__getattr__ = found
+    seen = []
+    monkeypatch.setitem(sys.modules, "lib_layerdiffusion.hosts.diffusers.library", module)
+    monkeypatch.delitem(vars(lib_layerdiffusion), "LayerDiffusion", raising=False)
+    (gc.enable if on else gc.disable)()
+    try:
+        assert lib_layerdiffusion.LayerDiffusion is object
+        assert ("LayerDiffusion", False) in seen
+        assert gc.isenabled() is on
+    finally:
+        gc.enable()
