@@ -45,6 +45,11 @@ def bundled_family() -> Path | None:
     return place if (place / "model_index.json").is_file() else None
 
 
+def compiled_folder() -> Path:
+    """Where compiled networks are kept for later starts."""
+    return Path.home() / ".cache" / "layerdiffusion" / "compiled"
+
+
 def default_weights_folder() -> Path:
     """Where layer files are kept without Forge; the environment's LAYERDIFFUSION_MODELS_DIR names another place."""
     named = os.environ.get(MODELS_DIR)

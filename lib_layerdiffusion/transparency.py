@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from lib_layerdiffusion.errors import InputError, is_out_of_memory
 from lib_layerdiffusion.images.arithmetic import pad_rgb, to_float, to_uint8
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.networks.allocation import freed_memory_kept
+from lib_layerdiffusion.networks.compiled import CompiledDecoder
 from lib_layerdiffusion.networks.numbers import check_numbers, check_sampled
 from lib_layerdiffusion.networks.tiles import Tile, blended, cut, halved, tile_side
 
@@ -40,8 +42,8 @@ class LatentTransparency:
     """The pair of networks of one model family.
 
     decoder, encoder: either may be left out where only the other direction is used. Their device and dtype are used.
-    compiled: torch.compile makes the decoder's passes; a minute or two at the first picture of every size, which torch
-    keeps in its cache on the disk (TORCHINDUCTOR_CACHE_DIR), and a C++ compiler or triton is needed.
+    compiled_in: a folder; torch.compile makes the decoder's passes and keeps there what it has made. The first picture
+    of every size waits a minute or two for it.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class LatentTransparency:
         *,
         decoder: TransparentDecoder | None = None,
         encoder: TransparentEncoder | None = None,
-        compiled: bool = False,
+        compiled_in: Path | None = None,
     ) -> None:
         self.decoder = decoder
         self.encoder = encoder
-        self._compiled = compiled
+        self._compiled: CompiledDecoder | None = None
+        if compiled_in is not None and decoder is not None:
+            self._compiled = CompiledDecoder(decoder, compiled_in)
 
     @torch.no_grad()
     def decode(
@@ -112,8 +116,8 @@ class LatentTransparency:
         total = passes * pixels.shape[0]
         for index in range(pixels.shape[0]):
             views = _Views(self.decoder, passes, memory_limit, _counting(progress, index * passes, total))
-            if self._compiled:
-                views.run = torch.compile(self.decoder)
+            if self._compiled is not None:
+                views.run = self._compiled
             one = slice(index, index + 1)
             # On a CPU most of a pass's memory comes from and goes to the system again, layer by layer.
             with freed_memory_kept():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import numpy as np
 import pytest
@@ -220,3 +221,50 @@ def test_what_does_not_belong_together_is_refused(small):
         small.decode(torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8), passes=3)
     with pytest.raises(InputError, match="multiples of 8"):
         small.encode_offset(np.zeros((60, 64, 4), np.uint8))
+
+
+def test_a_compiled_decoder_runs_every_batch(small, monkeypatch, tmp_path):
+    seen = []
+
+    def compiled(network):
+        return lambda pixels, latent: seen.append(len(pixels)) or network(pixels, latent)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    pixels, latent = torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8)
+    pair = LatentTransparency(decoder=small.decoder, compiled_in=tmp_path)
+    assert torch.equal(pair.decode(pixels, latent), small.decode(pixels, latent))
+    assert sum(seen) == 8
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+
+
+def test_what_cannot_be_compiled_is_decoded_as_it_is_and_said_once(small, monkeypatch, tmp_path, caplog):
+    def compiled(_network):
+        def fail(_pixels, _latent):
+            raise RuntimeError("\nNo C++ compiler\nand much more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    pixels, latent = torch.rand(2, 3, 64, 64), torch.randn(2, 4, 8, 8)
+    pair = LatentTransparency(decoder=small.decoder, compiled_in=tmp_path)
+    assert torch.equal(pair.decode(pixels, latent), small.decode(pixels, latent))
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "No C++ compiler" in caplog.text
+
+
+def test_a_compiled_decoder_that_runs_out_of_memory_falls_back_to_single_views(small, monkeypatch, tmp_path):
+    def compiled(network):
+        def run(pixels, latent):
+            if len(pixels) > 1:
+                raise torch.OutOfMemoryError
+            return network(pixels, latent)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    pixels, latent = torch.rand(1, 3, 64, 64), torch.randn(1, 4, 8, 8)
+    pair = LatentTransparency(decoder=small.decoder, compiled_in=tmp_path)
+    torch.testing.assert_close(pair.decode(pixels, latent), small.decode(pixels, latent), atol=1e-5, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import os
@@ -12,6 +13,8 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from lib_layerdiffusion.garbage import nothing_collected
 
 if TYPE_CHECKING:
     from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
@@ -93,6 +96,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", help="such as cuda, cuda:1, mps or cpu (default: the best there is)")
     group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on a GPU, float32 on a CPU)")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the decoder: faster for many pictures of a size, the first waits a minute or two",
+    )
     group.add_argument("--offload", default="none", help="none, model or sequential: less GPU memory, more time")
 
 
@@ -104,6 +112,7 @@ def model_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "dtype": arguments.dtype,
         "offload": arguments.offload,
+        "compiled": arguments.compile,
     }
 
 
@@ -118,8 +127,10 @@ def engine_from(arguments: argparse.Namespace) -> LayerDiffusion:
 
 def library() -> type[LayerDiffusion]:
     """The library's class, imported without a sound."""
-    with redirect_stderr(io.StringIO()):  # older transformers draw an empty bar while they look at their cache
+    # Older transformers draw an empty bar while they look at their cache.
+    with redirect_stderr(io.StringIO()), nothing_collected():
         from lib_layerdiffusion.hosts.diffusers.library import LayerDiffusion
+    gc.freeze()  # what was loaded stays: there is nothing to be collected in it
 
     return LayerDiffusion
 

@@ -30,6 +30,7 @@ from lib_layerdiffusion.images.outputs import apart, trimmed
 from lib_layerdiffusion.images.start import outside_kept, resized_mask, resized_rgba
 from lib_layerdiffusion.methods import METHODS, Family, Layer, LayerMethod
 from lib_layerdiffusion.networks.numbers import check_sampled
+from lib_layerdiffusion.places import compiled_folder
 from lib_layerdiffusion.settings.fields import DEFAULT_METHOD, PASS_COUNTS
 from lib_layerdiffusion.settings.kinds import find_method, one_of
 from lib_layerdiffusion.settings.parsing import LatentScale, LayerSettings
@@ -42,10 +43,13 @@ _PASSES = one_of(*PASS_COUNTS)
 
 
 class Engine:
-    """One model, and everything that makes layers with it. Safe to use from several threads: runs wait their turn."""
+    """One model, and everything that makes layers with it. Safe to use from several threads: runs wait their turn.
 
-    def __init__(self, host: SamplingHost, store: WeightStore) -> None:
-        self.host, self.store = host, store
+    compiled: whether the transparency decoder is compiled.
+    """
+
+    def __init__(self, host: SamplingHost, store: WeightStore, *, compiled: bool = False) -> None:
+        self.host, self.store, self.compiled = host, store, compiled
         self._lock = threading.RLock()  # a progress call may ask for another picture
 
     def unknown_words(self, *prompts: str) -> tuple[str, ...]:
@@ -154,7 +158,9 @@ class Engine:
         if method.has_alpha:
             decoder = self.host.placed(self.store.decoder(method.family, exact=exact), exact=exact)
         encoder = self.host.placed(self.store.encoder(method.family)) if with_encoder else None
-        return LatentTransparency(decoder=decoder, encoder=encoder)
+        return LatentTransparency(
+            decoder=decoder, encoder=encoder, compiled_in=compiled_folder() if self.compiled else None
+        )
 
     def _prompts(self, request: PictureRequest) -> tuple[PromptEmbedding, PromptEmbedding, PromptEmbedding | None]:
         additional = additional_prompts(request.settings)

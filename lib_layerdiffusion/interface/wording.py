@@ -41,6 +41,10 @@ SETTINGS_PAGE: Mapping[str, tuple[str, str]] = MappingProxyType(
             "colour goes through the upscalers and scripts, alpha is brought along",
         ),
         "memory_limit": ("Memory for decoding transparency, in GiB", "0: half of what is free"),
+        "compiled": (
+            "Compile the transparency decoder",
+            "for many pictures of a size: the first waits a minute or two, once; needs a C++ compiler or triton",
+        ),
         "models_dir": (
             "Folder of the weight files",
             "empty: layer_model in the models folder; --layerdiffusion-models-dir goes before it",

@@ -12,6 +12,7 @@ from torch import Tensor
 from lib_layerdiffusion.images.arithmetic import ResizeMode, condition_image, pad_rgb
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.networks.precision import decoder_precision
+from lib_layerdiffusion.places import compiled_folder
 from lib_layerdiffusion.transparency import LatentTransparency, lower_median
 from tests.benchmarks.reference import Reference
 from tests.benchmarks.timing import Measure, Row, compare, measured_peak
@@ -30,7 +31,7 @@ def decoder_ways(device: torch.device, *, compiled: bool) -> dict[str, LatentTra
     if compiled:
         name, dtype = ("float32", torch.float32) if on_cpu else ("float16", torch.float16)
         network = plain.to(device).with_precision(dtype)
-        pairs[f"ours, {name}, compiled"] = LatentTransparency(decoder=network, compiled=True)
+        pairs[f"ours, {name}, compiled"] = LatentTransparency(decoder=network, compiled_in=compiled_folder())
     return pairs
 
 

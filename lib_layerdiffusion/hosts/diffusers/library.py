@@ -23,6 +23,7 @@ class LayerDiffusion(Engine):
         device: torch.device | str | None = None,
         offload: str = "none",
         weights: WeightStore | Path | str | None = None,
+        compiled: bool = False,
     ) -> LayerDiffusion:
         """Load a model.
 
@@ -30,9 +31,11 @@ class LayerDiffusion(Engine):
         bundled family. dtype: default float16 on a GPU and float32 on a CPU; there the transparency decoder takes
         bfloat16 where the CPU has it, unless float32 is said outright. device: default the best there is. offload:
         "none", "model" or "sequential" (slower and smaller; they need a GPU). weights: folder of the layer files, or a
-        store.
+        store. compiled: compile the transparency decoder, which is faster for many pictures of one size; the first of
+        every size waits a minute or two, what was made is kept for later starts.
 
         Raises:
             LayerDiffusionError: it cannot be loaded; the message says why.
         """
-        return cls(*open_source(source, dtype=dtype, device=device, offload=offload, weights=weights))
+        host, store = open_source(source, dtype=dtype, device=device, offload=offload, weights=weights)
+        return cls(host, store, compiled=compiled)

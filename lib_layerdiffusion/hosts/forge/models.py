@@ -17,6 +17,7 @@ from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, TransparentDecoder
 from lib_layerdiffusion.networks.precision import decoder_precision
+from lib_layerdiffusion.places import compiled_folder
 from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import LayerWeights
 from lib_layerdiffusion.weights import WeightStore
@@ -83,7 +84,7 @@ class ForgeModels:
         one_view = decoder.activation_bytes_per_pixel * pixels.shape[-2] * pixels.shape[-1]
         self.backend.load([patcher], memory=one_view)
         limit = options.decode_memory(self.backend.free_memory(patcher.load_device))
-        pair = LatentTransparency(decoder=decoder)
+        pair = LatentTransparency(decoder=decoder, compiled_in=compiled_folder() if options.compiled() else None)
         try:
             return pair.decode(pixels, latent, passes, memory_limit=limit, progress=_show_passes).cpu()
         finally:

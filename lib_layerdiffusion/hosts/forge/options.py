@@ -22,6 +22,7 @@ PREFIX = "layerdiffusion_"
 GIB = 1 << 30
 _ROWS = {row.name: row for row in FIELDS}
 _LAYER_FILES = (wording.NO_LAYER_FILE, *ENDINGS)
+_COMPILED = False
 _DEFAULT_BACKGROUND = next(iter(PREVIEW_BACKGROUNDS))
 
 
@@ -40,6 +41,7 @@ def _section() -> dict[str, Any]:
         "layer_file": _own("layer_file", _LAYER_FILES[0], gr.Radio, {"choices": list(_LAYER_FILES)}),
         "extras_alpha": _own("extras_alpha", EXTRAS[0], gr.Radio, {"choices": list(EXTRAS)}),
         "memory_limit": _own("memory_limit", 0, gr.Slider, {"minimum": 0, "maximum": 48, "step": 0.5}),
+        "compiled": _own("compiled", _COMPILED),
         # A client of the API must not point the server at another folder or address.
         "models_dir": _own("models_dir", "", restrict_api=True).needs_restart(),
         "mirror": _own("mirror", "", restrict_api=True).needs_restart(),
@@ -112,6 +114,11 @@ def decode_memory(free: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
         return free // 2
     return min(free // 2, int(limit * GIB))
+
+
+def compiled() -> bool:
+    """Whether the transparency decoder is compiled."""
+    return _value("compiled", _COMPILED) is True
 
 
 def models_dir() -> str:

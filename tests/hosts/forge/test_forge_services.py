@@ -256,6 +256,13 @@ class TestOptions:
         assert services.options.decode_memory(8 << 30) == 3 << 29
         assert services.options.decode_memory(1 << 30) == 1 << 29
 
+    def test_the_decoder_is_compiled_only_where_the_page_says_so(self, services, option):
+        assert services.options.compiled() is False
+        option("compiled", "yes")
+        assert services.options.compiled() is False
+        option("compiled", value=True)
+        assert services.options.compiled() is True
+
     def test_a_new_form_starts_with_them(self, services, option):
         option("decode_passes", 2)
         controls = {name: SimpleNamespace(value=None) for name in START_VALUES}
