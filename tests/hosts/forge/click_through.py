@@ -77,6 +77,18 @@ class Host:
         found = self.page.locator(f"#{tab}_gallery img").evaluate_all("all => all.map(one => one.src)")
         return list(dict.fromkeys(address.split("?")[0] for address in found))
 
+    def select_first(self, tab: str) -> None:
+        """Choose the first picture of a gallery, where there are several to choose from."""
+        thumbnails = self.page.locator(f"#{tab}_gallery .thumbnail-small")
+        if thumbnails.count() > 1:
+            thumbnails.first.click()
+            self.page.wait_for_timeout(500)
+
+    def in_canvas(self, canvas: str) -> Image.Image:
+        """What a canvas holds."""
+        data = str(self.page.evaluate(CANVAS, canvas))
+        return Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+
     def picture(self, address: str) -> Image.Image:
         """A picture of the page as its browser gets it."""
         return Image.open(io.BytesIO(self.page.request.get(address).body()))
@@ -146,7 +158,7 @@ def drag(host: Host) -> str:
     """From the gallery into the canvas of image-to-image."""
     host.page.evaluate(DROP, [host.shown("txt2img")[0], "#img2img_image .forge-image-container"])
     host.page.wait_for_timeout(3000)
-    taken = Image.open(io.BytesIO(base64.b64decode(host.page.evaluate(CANVAS, "#img2img_image").split(",")[1])))
+    taken = host.in_canvas("#img2img_image")
     made = host.picture(host.shown("txt2img")[0])
     if not np.array_equal(alpha(taken), alpha(made)):
         raise AssertionError(f"another alpha, {taken.size}")
@@ -154,6 +166,7 @@ def drag(host: Host) -> str:
 
 
 def upscale(host: Host) -> str:
+    host.select_first("txt2img")
     made = host.new_pictures("txt2img", "#txt2img_upscale")
     if all(alpha(one).shape != (256, 256) for one in made if one.mode == "RGBA"):
         raise AssertionError(str([(one.mode, one.size) for one in made]))
@@ -161,8 +174,10 @@ def upscale(host: Host) -> str:
 
 
 def to_img2img(host: Host) -> str:
+    host.select_first("txt2img")
     host.page.locator("#txt2img_send_to_img2img").click()
     host.page.wait_for_timeout(4000)
+    alpha(host.in_canvas("#img2img_image"))
     host.number("img2img_steps", 2)
     host.number("img2img_denoising_strength", 0.3)
     host.start_layers("img2img")
@@ -172,6 +187,7 @@ def to_img2img(host: Host) -> str:
 
 
 def to_extras(host: Host) -> str:
+    host.select_first("img2img")
     host.page.locator("#img2img_send_to_extras").click()
     host.page.wait_for_timeout(4000)
     menu = host.page.locator("#extras_upscaler_1 input").first
