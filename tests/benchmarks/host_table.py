@@ -4,8 +4,9 @@
     python tests/benchmarks/host_table.py everyday "Neo 2.26" RESULTS_OF_FORGE RESULTS
 
 Both folders hold, for each case, NAME_latents.npz (what the VAE was given) and NAME_<i>.png. A cell says the largest
-relative error of the latents and the largest difference of a picture in levels; a case that was not run is a dash. Of
-an interrupted run it only says whether a layer came out, since hosts stop at another step each time.
+relative error of the latents and the largest difference of a picture in levels, colours weighted by alpha; a case that
+was not run is a dash. Of an interrupted run it only says whether a layer came out, since hosts stop at another step
+each time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hosts.md"
@@ -48,11 +50,23 @@ def latent_error(expected: Path, actual: Path) -> float:
 
 
 def levels(expected: Path, actual: Path) -> int:
-    """Largest difference of two pictures, 255 where they differ in kind or size."""
+    """Largest difference of two pictures, 255 where they differ in kind or size; colour that is not seen counts little.
+
+    The smaller one of the plain difference and that of colours weighted by alpha, whose product rounds once more.
+    """
     a, b = Image.open(expected), Image.open(actual)
     if (a.mode, a.size) != (b.mode, b.size):
         return 255
-    return int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
+    plain = int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
+    return min(plain, round(float(np.abs(_seen(a) - _seen(b)).max())))
+
+
+def _seen(image: Image.Image) -> NDArray[np.float64]:
+    """Levels, those of colours weighted by alpha."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "RGBA":
+        values[..., :3] *= values[..., 3:] / 255
+    return values
 
 
 def cell(names: tuple[str, ...], expected: Path, results: Path) -> str:
