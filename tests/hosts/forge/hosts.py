@@ -297,7 +297,8 @@ class RealForge:
         extensions.mkdir(parents=True)
         (extensions / "layerdiffusion").symlink_to(ROOT)
         quiet = {"live_previews_enable": False, "return_grid": False, "grid_save": False}
-        quiet["outdir_samples"] = str(folder / "outputs")
+        for kind in ("samples", "txt2img_samples", "img2img_samples"):
+            quiet[f"outdir_{kind}"] = str(folder / "outputs")
         quiet["postprocessing_enable_in_main_ui"] = ["Upscale"]
         quiet["outdir_save"] = str(folder / "chosen")
         (folder / "config.json").write_text(json.dumps({**quiet, "save_to_dirs": False}))
@@ -374,6 +375,7 @@ class RealForge:
         """Through the API of the Extras tab: what comes out, and what the page would say below it."""
         from modules.api import models
 
+        starting.skip_without_upscalers(body.get("upscaler_1"), body.get("upscaler_2"))
         texts = [_with_texts(image) for image in images]
         if batch:
             files = [models.FileData(data=text, name=f"{number}.png") for number, text in enumerate(texts)]

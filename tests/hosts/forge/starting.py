@@ -80,6 +80,15 @@ def skip_what_is_not_there(body: dict[str, Any], runner: Any) -> None:
         pytest.skip(f"this host has no {', '.join(missing)}")
 
 
+def skip_without_upscalers(*names: str | None) -> None:
+    """Skip a test that asks for an upscaler which this host does not have."""
+    from modules import shared
+
+    missing = {name for name in names if name is not None} - {one.name for one in shared.sd_upscalers}
+    if missing:
+        pytest.skip(f"this host has no {', '.join(missing)}")
+
+
 def known_options(options: dict[str, Any]) -> dict[str, Any]:
     """Those that the host has."""
     from modules import shared
