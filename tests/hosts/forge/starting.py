@@ -82,6 +82,7 @@ def skip_what_is_not_there(body: dict[str, Any], runner: Any) -> None:
 
 def skip_without_upscalers(*names: str | None) -> None:
     """Skip a test that asks for an upscaler which this host does not have."""
+    import pytest
     from modules import shared
 
     missing = {name for name in names if name is not None} - {one.name for one in shared.sd_upscalers}
