@@ -294,6 +294,36 @@ def test_what_goes_wrong_in_a_plots_cell_is_said_below_it(fake, ask, monkeypatch
     assert module.process_images is own
 
 
+KINDS = [("sd15", TRANSPARENT), ("sd15", TOGETHER), ("sdxl", XL_TRANSPARENT)]
+
+
+@pytest.mark.parametrize(("family", "method"), KINDS)
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("stop_at", [0.5, 1.0])
+def test_few_steps_without_guidance(fake, ask, family, method, steps, stop_at):
+    """As Lightning, LCM and TCD models are used."""
+    fake.use(family)
+    plain = fake.run(None, steps=steps, cfg_scale=1)
+    args = ask(method, preview=False, output_origin=True, stop_at=stop_at)
+    result = fake.run(args, steps=steps, cfg_scale=1, batch_size=3)
+    frames = 3 if method == TOGETHER else 1
+    assert modes(result)[:3] == ["RGBA", *["RGB"] * (frames - 1), *["RGBA"] * (3 - frames)][:3]
+    before_decoding = result.images[3]
+    assert not np.array_equal(np.asarray(before_decoding), plain.array())  # the method was in the only step, too
+    assert fake.run(None, steps=steps, cfg_scale=1).same_as(plain)
+
+
+@pytest.mark.parametrize(("family", "method"), [("sd15", FG_TO_BG), ("sdxl", "(SDXL) From Foreground to Blending")])
+def test_a_condition_method_directly_before_and_after_a_plain_run(fake, ask, rgba, family, method):
+    fake.use(family)
+    plain = fake.run(None)
+    args = ask(method, foreground=np.asarray(rgba()))
+    first = fake.run(args, batch_size=2)
+    assert fake.run(None).same_as(plain)
+    assert fake.run(args, batch_size=2).same_as(first)
+    assert fake.run(None).same_as(plain)
+
+
 class InpaintPatch:
     """Fooocus' as far as a patcher shows it."""
 
