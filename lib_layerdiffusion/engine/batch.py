@@ -53,7 +53,7 @@ Way = Callable[[BatchJob, list[Task]], Iterator[Outcome]]
 
 
 class TaskRunner:
-    """Runs tasks with an engine of its own, loaded at the first one."""
+    """Runs tasks with an engine of its own, loaded at the first one that can run."""
 
     def __init__(self, job: BatchJob, device: str = "") -> None:
         self._job = job
@@ -66,11 +66,11 @@ class TaskRunner:
         Raises:
             LayerDiffusionError: the engine cannot be loaded, or the pictures cannot be written.
         """
-        if self._engine is None:
-            self._engine = self._job.load(**self._model)
         base = {"line": task.index + 1, "key": task.key, "prompt": task.values.get("prompt", "")}
         if task.problem:
             return {**base, "status": "failed", "error": task.problem}
+        if self._engine is None:
+            self._engine = self._job.load(**self._model)
         try:
             result = getattr(self._engine, task.kind)(**task.values)
             files: list[str] = []
@@ -104,6 +104,7 @@ def run_batch(job: BatchJob, way: Way, *, quiet: bool = False) -> dict[str, Any]
         _remove_leftovers(job.output)
         tasks = named(lines, {task.key: files for task in lines if (files := manifest.files(task))})
         pending = [task for task in tasks if not manifest.is_done(task)]
+        pending.sort(key=lambda task: not task.problem)  # what is wrong is told before a model is loaded
         with _bar(len(tasks), len(tasks) - len(pending), quiet=quiet) as advance:
             for outcome in _until_interrupted(way(job, pending)) if pending else ():
                 manifest.add(outcome)

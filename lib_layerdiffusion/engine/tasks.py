@@ -13,8 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lib_layerdiffusion.engine.request import VALUES as REQUEST_VALUES
+from lib_layerdiffusion.engine.request import check_size, parse_size
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError, quoted
 from lib_layerdiffusion.methods import Layer
+from lib_layerdiffusion.settings.fields import FIELDS
 
 PICTURES = {layer: layer for layer in ("foreground", "background", "blended")} | {"init": "init_image", "mask": "mask"}
 VALUES = {
@@ -26,6 +29,9 @@ GENERATE = "generate"
 CHAINS = {"background": "extract_foreground", "foreground": "extract_background"}
 """Picture that a chain begins with -> the engine's function."""
 _NOT_IN_CHAINS = ("method", "blended", "init", "mask", "strength", "layer_prompts")
+_KINDS = {row.name: row.kind for row in FIELDS if row.name in VALUES and row.name != "method"}
+_KINDS |= {**REQUEST_VALUES, "negative": REQUEST_VALUES["negative_prompt"]}
+"""How a line's values are read; what a method's name means depends on the model."""
 _MOST_PICTURES = 256
 _ENDINGS = tuple(
     f"{layer}{kind}"
@@ -101,6 +107,7 @@ def _arguments(raw: object, folder: Path) -> dict[str, Any]:
         known = ", ".join(sorted({*VALUES, *PICTURES, "prompt", "scene", "negative", "name"}))
         raise SettingsError(f"{quoted(unknown[0])} is unknown; use {known}.")
     values = {key: raw[key] for key in VALUES if raw.get(key) is not None}
+    _check_values({**values, **({"negative": raw["negative"]} if raw.get("negative") is not None else {})})
     for key in PICTURES:
         if raw.get(key) is not None:
             if not isinstance(raw[key], str):
@@ -110,6 +117,15 @@ def _arguments(raw: object, folder: Path) -> dict[str, Any]:
         values["scene"] = raw["scene"]
     negative = raw.get("negative")
     return {**values, "prompt": raw["prompt"], "negative_prompt": "" if negative is None else negative}
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Refuse what is wrong whatever the model is, so that no model is loaded for it."""
+    for key, value in values.items():
+        if key == "size":
+            check_size(*parse_size(value))
+        elif key in _KINDS:
+            _KINDS[key].read(key, value)
 
 
 def _kind(raw: Mapping[str, Any]) -> str:

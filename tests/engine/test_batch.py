@@ -245,3 +245,32 @@ def test_devices_take_turns(tmp_path, monkeypatch):
     work = job(tmp_path, [{"prompt": "a"}])
     assert processes._device_names(work, 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert processes._device_names(replace(work, model={"device": "cpu"}), 2) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 0},
+        {"steps": 2.5},
+        {"seed": True},
+        {"batch": "x"},
+        {"guidance": "nan"},
+        {"strength": 2},
+        {"size": "wide"},
+        {"size": [100, 64]},
+        {"weight": 9},
+        {"stop_at": -1},
+        {"decode_passes": 3},
+        {"resize_mode": "Stretch"},
+        {"negative": 5},
+    ],
+    ids=str,
+)
+def test_a_value_that_no_model_takes_is_said_before_one_is_loaded(tmp_path, values):
+    def load(**_):
+        pytest.fail("a model was loaded")
+
+    summary = run(job(tmp_path, [{"prompt": "a", **values}], load=load))
+    (error,) = summary["errors"]
+    named = next(iter(values)) if values != {"size": [100, 64]} else "100x64"
+    assert f"Line 1: {named}" in error["error"] or named in error["error"].partition(": ")[2]
