@@ -29,8 +29,11 @@ GENERATE = "generate"
 CHAINS = {"background": "extract_foreground", "foreground": "extract_background"}
 """Picture that a chain begins with -> the engine's function."""
 _NOT_IN_CHAINS = ("method", "blended", "init", "mask", "strength", "layer_prompts")
-_KINDS = {row.name: row.kind for row in FIELDS if row.name in VALUES and row.name != "method"}
-_KINDS |= {**REQUEST_VALUES, "negative": REQUEST_VALUES["negative_prompt"]}
+_KINDS = {
+    **{row.name: row.kind for row in FIELDS if row.name in VALUES and row.name != "method"},
+    **REQUEST_VALUES,
+    "negative": REQUEST_VALUES["negative_prompt"],
+}
 """How a line's values are read; what a method's name means depends on the model."""
 _MOST_PICTURES = 256
 _ENDINGS = tuple(
