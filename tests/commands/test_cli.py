@@ -602,3 +602,29 @@ def test_a_name_is_not_chosen_while_another_command_writes(run):
         saved(f"{stem}.png")
     thread.join()
     assert (stem, chosen) == ("apple", ["apple_2"])
+
+
+def test_the_page_is_opened_in_the_browser_where_asked(run, monkeypatch):
+    from lib_layerdiffusion.server import serving
+
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(serving, "serve", lambda service, doors, port, announce: announce("http://127.0.0.1:1"))
+    assert run("ui", "--port", 0, "--open") == (
+        0,
+        "LayerDiffusion's page is at http://127.0.0.1:1 (Ctrl+C ends it)\n",
+        "",
+    )
+    assert opened == ["http://127.0.0.1:1"]
+    assert run("ui", "--port", 0)[0] == 0
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("command", ["ui", "serve"])
+def test_a_server_without_its_extra_says_what_to_install(run, monkeypatch, command):
+    for name in [name for name in sys.modules if name.startswith("lib_layerdiffusion.server")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    code, out, err = run(command, "--port", 0)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert 'install it with "pip install fastapi uvicorn"' in err

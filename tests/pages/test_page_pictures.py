@@ -306,3 +306,19 @@ def test_use_as_goes_on_and_says_what_the_prompt_is_for(browser, address):
         generate(page)
         assert jobs(page)[0]["request"]["foreground"] == name
         assert jobs(page)[0]["request"]["prompt"] == "a dog in a room"
+
+
+def test_shapes_that_the_model_can_do_are_offered_and_others_are_warned_of(browser, address):
+    with opened(browser, address) as page:
+        shapes = page.locator(".aspect")
+        assert shapes.count() >= 5
+        shapes.nth(3).click()
+        width, height = (int(page.input_value(f"#{side}")) for side in ("width", "height"))
+        assert shapes.nth(3).get_attribute("title") == f"{width} \u00d7 {height}"
+        assert width != height
+        assert page.locator("#size-note").is_hidden()
+        generate(page)
+        assert f"{width} \u00d7 {height}" in page.inner_text(".caption")
+        page.fill("#width", "512")
+        page.fill("#height", "512")
+        assert "Much larger than this model was made for" in page.inner_text("#size-note")

@@ -67,6 +67,9 @@ export function requestOf(form, client) {
     if (SLOTS.includes(name) || ["prompt", "client", "attended", "method", "seed", "enabled"].includes(name)) continue;
     if (state[name] !== null && state[name] !== form.model.defaults[name]) body[name] = state[name];
   }
+  // One side alone says nothing: the other may well be the model's own.
+  if (body.width !== undefined || body.height !== undefined)
+    Object.assign(body, { width: state.width, height: state.height });
   if (state.seed !== "") body.seed = state.seed;
   return isChained(form) ? chainBody(form, state, body) : generateBody(form, state, body);
 }
