@@ -22,34 +22,35 @@ from tests.benchmarks.reference import Reference
 from tests.benchmarks.timing import Measure, Row, printed
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-Parts = dict[str, Callable[[], Iterator[Row]]]
+Parts = dict[str, Callable[[], Iterator[list[Row]]]]
+"""Name -> what gives the groups of its table."""
 
 
 def parts_for(device: torch.device, reference: Reference | None, measure: Measure, *, compiled: bool) -> Parts:
     """Name -> what measures it; larger sizes take fewer rounds."""
 
-    def decode() -> Iterator[Row]:
+    def decode() -> Iterator[list[Row]]:
         for passes in (8, 4, 2, 1):
-            yield from decoding.decode(device, reference, 512, passes, measure, compiled=compiled and passes == 8)
+            yield decoding.decode(device, reference, 512, passes, measure, compiled=compiled and passes == 8)
 
-    def sized(side: int) -> Callable[[], Iterator[Row]]:
-        return lambda: iter(decoding.decode(device, reference, side, 8, measure.fewer(), compiled=False))
+    def sized(side: int) -> Callable[[], Iterator[list[Row]]]:
+        return lambda: iter([decoding.decode(device, reference, side, 8, measure.fewer(), compiled=False)])
 
-    def shared() -> Iterator[Row]:
+    def shared() -> Iterator[list[Row]]:
         for side in (512, 256):
             for frames in (3, 2, 1):
-                yield from sharing.units(device, reference, frames, side, measure)
+                yield sharing.units(device, reference, frames, side, measure)
 
     return {
         "decode": decode,
         "decode-1024": sized(1024),
         "decode-2048": sized(2048),
-        "median": lambda: iter(decoding.median(device, 1024, measure)),
-        "encode": lambda: iter(decoding.encode(device, 1024, measure)),
-        "pictures": lambda: iter(decoding.pictures(reference, 1024, measure)),
+        "median": lambda: iter([decoding.median(device, 1024, measure)]),
+        "encode": lambda: iter([decoding.encode(device, 1024, measure)]),
+        "pictures": lambda: iter([decoding.pictures(reference, 1024, measure)]),
         "sharing": shared,
-        "runs": lambda: iter(runs.family(device, measure)),
-        "imports": lambda: iter(runs.imports(measure)),
+        "runs": lambda: iter([list(runs.family(device, measure))]),
+        "imports": lambda: iter([list(runs.imports(measure))]),
     }
 
 
@@ -81,15 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = sorted(set(arguments.parts) - set(known))
     if unknown:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(known)}")
+    if not arguments.json:
+        print(", ".join(f"{key} {value}" for key, value in machine(device).items()), flush=True)
     rows: list[Row] = []
     for name in arguments.parts or [name for name in known if name != "decode-2048"]:
         sys.stderr.write(f"{name} ...\n")
         with torch.no_grad():
-            rows += known[name]()
+            for group in known[name]():
+                rows += group
+                if not arguments.json:  # as it comes: a run that is stopped has said what it knew
+                    print(printed(group), flush=True)
     if arguments.json:
         print(json.dumps({"machine": machine(device), "rows": [asdict(row) for row in rows]}, indent=1))
-    else:
-        print(", ".join(f"{key} {value}" for key, value in machine(device).items()), printed(rows), sep="\n")
     return 0
 
 

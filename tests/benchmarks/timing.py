@@ -52,16 +52,19 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def median_times(ways: Mapping[str, Way], measure: Measure) -> dict[str, float]:
-    """Median time of each way in seconds. Ways take turns, so that a busy machine slows all of them alike."""
+def median_times(ways: Mapping[str, Way], measure: Measure, *, warm: bool = False) -> dict[str, float]:
+    """Median time of each way in seconds. Ways take turns, so that a busy machine slows all of them alike.
+
+    warm: they have run before; else a first round that is not counted warms them up.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for round_number in range(measure.rounds + 1):
+    for round_number in range(warm, measure.rounds + 1):
         for name, run in ways.items():
             synchronize()
             start = measure.clock()
             run()
             synchronize()
-            if round_number:  # the first round only warms up
+            if round_number:
                 times[name].append(measure.clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -110,7 +113,9 @@ def compare(
 
     operations: of one call, and peak: of the machine a second, for `Row.rate`.
     """
-    times = median_times(ways, measure)
+    # The round that warms up is looked at; looking takes time, so no other is.
+    peaks = {name: peak_memory(run) for name, run in ways.items()} if memory else {}
+    times = median_times(ways, measure, warm=memory)
     first = next(iter(times.values()))
     return [
         Row(
@@ -118,7 +123,7 @@ def compare(
             name,
             seconds,
             seconds / first,
-            peak_memory(ways[name]) if memory else None,
+            peaks.get(name),
             operations / seconds / peak if operations and peak else None,
         )
         for name, seconds in times.items()
