@@ -23,7 +23,7 @@ def engine():
     return LayerDiffusion.from_checkpoint(device="cpu")
 
 
-def soft_disc(colour, size=128):
+def soft_disc(colour, size):
     """A disc of one colour whose alpha falls from 1 to 0, uint8 [size, size, 4]."""
     line = np.linspace(-1, 1, size)
     distance = np.hypot(line[:, None], line[None])
@@ -62,7 +62,7 @@ def test_a_prompt_gives_its_colour(engine):
 
 def test_its_own_number_of_decode_passes_is_its_best(engine):
     """Composites over a few colours, as everybody gets them who leaves the number out."""
-    true = translucent(torch.Generator().manual_seed(41), 128, 20)
+    true = translucent(torch.Generator().manual_seed(41), engine.host.default_size, 12)
     pictures = [np.ascontiguousarray(array) for array in (true * 255).round().byte().permute(0, 2, 3, 1).numpy()]
     latents = [engine.encode(picture) for picture in pictures]
 
@@ -82,7 +82,7 @@ def test_its_own_number_of_decode_passes_is_its_best(engine):
 @pytest.mark.parametrize("colour", [(220, 60, 40), (127, 127, 127)], ids=["red", "the background's own grey"])
 def test_alpha_travels_in_the_latent(engine, colour):
     """On the grey on which the VAE sees it a grey subject is invisible: its alpha can come from the offset only."""
-    rgba = soft_disc(colour)
+    rgba = soft_disc(colour, engine.host.default_size)
     encoder, decoder = (
         deepcopy(network).float() for network in (engine.store.encoder(Family.SDXL), engine.store.decoder(Family.SDXL))
     )

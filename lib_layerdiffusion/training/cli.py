@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def _run_all(arguments: argparse.Namespace) -> int:
     if arguments.pipeline is not None:
         raise SettingsError("All stages at once are for a family of one's own: train for a pipeline stage by stage.")
     options = {name: _loop_options(arguments, name) for name in DEFAULTS}
-    train_all(Plan(_workshop(arguments), begin, arguments.minutes, options), arguments.to)
+    shop = replace(_workshop(arguments), keep_latents=arguments.start is not None)
+    train_all(Plan(shop, begin, arguments.minutes, options), arguments.to)
     return 0
 
 

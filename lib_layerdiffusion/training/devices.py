@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
@@ -63,6 +64,25 @@ def use_fast_kernels(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
+
+
+class _LeanNorm(nn.GroupNorm):
+    """GroupNorm that leaves its input's precision as it is, where autocast would widen every map around it.
+
+    Moments are summed up in single precision in any case.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def make_norms_lean(stage: Placeable) -> None:
+    """Let every GroupNorm of a stage work in the precision of its input: on a GPU, half the memory traffic."""
+    for network in (*stage.modules.values(), *stage.frozen):
+        for module in network.modules():
+            if type(module) is nn.GroupNorm:
+                module.__class__ = _LeanNorm
 
 
 def own_stream(device: torch.device) -> AbstractContextManager[Any]:

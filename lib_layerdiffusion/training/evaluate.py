@@ -187,11 +187,18 @@ def cutout_figures(family: Family, count: int = 24, package: Path | None = None)
 
 
 def text_figures(family: Family, data: Path | None, seeds: int = 4, sheet: Path | None = None) -> dict[str, float]:
-    """Text to RGBA over all subjects: clean borders, a subject, unlike seeds, and (with a data set) the right one."""
+    """Text to RGBA over all subjects: what :func:`figures_of_subjects` says, and (sheet) a picture of 64 of them."""
     subjects = list(family.subjects)
     made = torch.stack(
         [family.generate(subject, batch=seeds)["foreground"] for subject in shown(subjects, "subjects")], dim=1
     )
+    if sheet is not None:
+        contact_sheet(made[0], sheet)
+    return figures_of_subjects(made, subjects, data)
+
+
+def figures_of_subjects(made: Tensor, subjects: list[str], data: Path | None) -> dict[str, float]:
+    """Clean borders, a subject, unlike seeds, and (with a data set) the right one, of [seeds, subjects, 4, H, W]."""
     alpha = made[:, :, 3].flatten(0, 1)
     inner = torch.zeros_like(alpha[0], dtype=torch.bool)
     inner[BORDER:-BORDER, BORDER:-BORDER] = True
@@ -201,11 +208,7 @@ def text_figures(family: Family, data: Path | None, seeds: int = 4, sheet: Path 
         "a subject, share": float(((mean > 0.05) & (mean < 0.9)).float().mean()),
         "distance between seeds of a subject": spread_of_seeds(made),
     }
-    if data is not None:
-        figures |= _recognised(made, subjects, data)
-    if sheet is not None:
-        contact_sheet(made[0], sheet)
-    return figures
+    return figures if data is None else figures | _recognised(made, subjects, data)
 
 
 def _recognised(made: Tensor, subjects: list[str], data: Path) -> dict[str, float]:

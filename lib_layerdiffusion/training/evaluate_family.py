@@ -67,12 +67,13 @@ class Family:
 
     def encode(self, rgba: Tensor) -> Tensor:
         """Latents [N, 4, h, w] in the VAE's scale of straight RGBA [N, 4, H, W], alpha hidden inside."""
-        return torch.cat([self.engine.encode(picture) for picture in as_pictures(rgba)])
+        return torch.cat([self.engine.encode(picture).cpu() for picture in as_pictures(rgba)])
 
     def encode_plain(self, rgba: Tensor) -> Tensor:
         """The same without the transparency offset."""
         host = self.engine.host
-        return torch.cat([host.encode_start(picture, None) for picture in as_pictures(rgba)]) / host.scaling
+        plain = [host.encode_start(picture, None).cpu() for picture in as_pictures(rgba)]
+        return torch.cat(plain) / host.scaling
 
     def decode(self, latents: Tensor, passes: int | None = None) -> Tensor:
         """Straight RGBA [N, 4, H, W] of latents in the VAE's scale."""
@@ -84,7 +85,8 @@ class Family:
         host = self.engine.host
         networks = LatentTransparency(decoder=host.placed(self.engine.store.decoder(host.family())))
         pixels = self.pixels(latents)
-        return networks.decode(pixels, torch.zeros_like(latents), self.passes or host.decode_passes)
+        pixels, nothing = pixels.to(host.device), torch.zeros_like(latents, device=host.device)
+        return networks.decode(pixels, nothing, self.passes or host.decode_passes).float().cpu()
 
     def round_trip(self, rgba: Tensor) -> Tensor:
         """Pictures encoded and decoded again."""
@@ -92,12 +94,12 @@ class Family:
 
     def pixels(self, latents: Tensor) -> Tensor:
         """The plain VAE's pictures [N, 3, H, W] of latents in the VAE's scale."""
-        return self.engine.host.decode_latents(latents * self.engine.host.scaling)
+        return self.engine.host.decode_latents(latents * self.engine.host.scaling).float().cpu()
 
     def plain(self, shown_: Tensor) -> Tensor:
         """What the plain VAE makes of opaque pictures [N, 3, H, W]."""
         host = self.engine.host
-        return host.decode_latents(torch.cat([host.encode_pixels(part) for part in shown_.split(1)]))
+        return host.decode_latents(torch.cat([host.encode_pixels(part) for part in shown_.split(1)])).float().cpu()
 
     def generate(
         self, prompt: str, method: str = "transparent", *, seed: int = 0, batch: int = 1, **given: Any

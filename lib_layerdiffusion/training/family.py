@@ -30,7 +30,8 @@ class Workshop:
 
     pipeline: an SD1.5- or SDXL-style diffusers folder whose VAE, UNet and text encoder take the place of the first two
     stages. start: an exported family that stands in for every stage that has no checkpoint in `runs`, and from which a
-    fresh stage goes on. each: pictures of every subject.
+    fresh stage goes on. each: pictures of every subject. keep_latents: of the family started from, so that stages need
+    not wait for the VAE, of which then only the way back is trained.
     """
 
     data: Path
@@ -39,6 +40,7 @@ class Workshop:
     pipeline: Path | None = None
     start: Path | None = None
     each: int = 16
+    keep_latents: bool = False
 
     @property
     def size(self) -> int:
@@ -66,7 +68,10 @@ class Workshop:
             vae = pipelines.pipeline_vae(self.pipeline)
         else:
             vae = new_vae(self.size)
-            self._load("vae", {"vae": vae})
+            if self.start is not None:
+                start.load_modules(self.start, {"vae": vae})
+            if self.start is None or self._has("vae"):
+                load_average(self.runs / "vae", {"vae": vae})
         return vae.requires_grad_(requires_grad=False).eval()
 
     def base(self) -> tuple[nn.Module, TextSide, float]:
@@ -86,7 +91,7 @@ class Workshop:
 
     def _scale(self) -> float:
         """The scaling factor of the family's latents; while the VAE is that of the family started from, its own."""
-        if self.start is not None and not self._has("vae"):
+        if self.start is not None and (self.keep_latents or not self._has("vae")):
             return start.scaling_factor(self.start)
         return float(torch.load(self.runs / "base" / "latents.pt", weights_only=True)["scale"])
 
@@ -145,7 +150,7 @@ class Workshop:
         """One stage by the command's name for it, or a layer method, started from a family where one is given."""
         origin = self.start
         if name == "vae":
-            vae = VaeStage(self.data)
+            vae = VaeStage(self.data, fixed_encoder=self.keep_latents)
             if origin is not None:
                 start.load_modules(origin, {"vae": vae.vae})
             return vae

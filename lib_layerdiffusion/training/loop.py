@@ -25,6 +25,7 @@ from lib_layerdiffusion.training.devices import (
     Figures,
     Pace,
     chosen_device,
+    make_norms_lean,
     own_stream,
     place,
     use_fast_kernels,
@@ -126,6 +127,8 @@ class TrainingLoop:
         self.device = self.accelerator.device if self.accelerator else chosen_device(self.settings.device)
         use_fast_kernels(self.device)
         place(self.stage, self.device)
+        if self.device.type == "cuda" and self.settings.bf16:
+            make_norms_lean(self.stage)
         if self.settings.compile:
             self.stage.compile()
         self.parameters = {

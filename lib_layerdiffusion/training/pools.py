@@ -5,7 +5,9 @@ A pool's pictures look natural in all eight views that decoding uses, so each co
 
 from functools import lru_cache, partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from lib_layerdiffusion.training.fine import FINE
@@ -19,11 +21,11 @@ SOFT_COUNT, SCENE_COUNT = 1200, 240
 _NAMED_SHARE, _FINE_SHARE, _HAIR_SHARE = 0.2, 0.15, 0.1
 
 
-def _bytes(picture: Tensor) -> Tensor:
-    return (picture.clamp(0, 1) * 255).round().byte()
+def _bytes(picture: Tensor) -> NDArray[np.uint8]:
+    return (picture.clamp(0, 1) * 255).round().byte().numpy()
 
 
-def _soft(row: int, size: int, seed: int) -> Tensor:
+def _soft(row: int, size: int, seed: int) -> NDArray[np.uint8]:
     """One picture of the soft pool."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
     kind, number = (row % 20) / 20, row // 20
@@ -39,14 +41,14 @@ def _soft(row: int, size: int, seed: int) -> Tensor:
 @lru_cache(maxsize=1)
 def soft_pool(size: int, count: int = SOFT_COUNT, seed: int = 8) -> Tensor:
     """Translucent and fine matter of all kinds, straight RGBA uint8 [count, 4, size, size]."""
-    return torch.stack(in_parallel(partial(_soft, size=size, seed=seed), range(count)))
+    return torch.from_numpy(np.stack(in_parallel(partial(_soft, size=size, seed=seed), range(count))))
 
 
 @lru_cache(maxsize=1)
 def scene_pool(size: int, count: int = SCENE_COUNT, seed: int = 9) -> Tensor:
     """Backgrounds in random colours, uint8 [count, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([_bytes(background(generator, size)) for _ in range(count)])
+    return torch.from_numpy(np.stack([_bytes(background(generator, size)) for _ in range(count)]))
 
 
 def draw(pool: Tensor, count: int, generator: Generator) -> Tensor:

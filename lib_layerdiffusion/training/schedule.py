@@ -40,10 +40,13 @@ def _layer_turns(begin: float, end: float) -> tuple[Turn, ...]:
     return tuple(Turn(name, begin + (row + 1) * part, ("base", "transparency")) for row, name in enumerate(methods))
 
 
-TRACKS: Mapping[str, Sequence[Turn]] = {
-    "pictures": (Turn("vae", 0.2), Turn("transparency", 0.5, ("vae",)), Turn("decoder", 0.95)),
-    "latents": (Turn("base", 0.62, ("vae",)), *_layer_turns(0.62, 0.95)),
-}
+def tracks(*, keep_latents: bool) -> Mapping[str, Sequence[Turn]]:
+    """Both tracks; where latents stay, the base need not wait for the VAE."""
+    base = Turn("base", 0.6, () if keep_latents else ("vae",))
+    return {
+        "pictures": (Turn("vae", 0.2), Turn("transparency", 0.5, ("vae",)), Turn("decoder", 0.95)),
+        "latents": (base, *_layer_turns(base.end, 0.95)),
+    }
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Plan:
     minutes: float
     options: Mapping[str, Mapping[str, Any]]
     """For `vae`, `base`, `transparency`, `decoder` and `layer`: the rest of `LoopSettings`."""
+
+    @property
+    def tracks(self) -> Mapping[str, Sequence[Turn]]:
+        """What runs side by side."""
+        return tracks(keep_latents=self.shop.keep_latents)
 
     def end(self, turn: Turn) -> float:
         """When a turn is over."""
@@ -79,7 +87,7 @@ def run_turn(plan: Plan, turn: Turn) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if turn.stage == "base":
         _ = plan.shop.pictures  # drawn, and kept, while the VAE is still trained
-    ends = {other.stage: plan.end(other) for track in TRACKS.values() for other in track}
+    ends = {other.stage: plan.end(other) for track in plan.tracks.values() for other in track}
     while any(not plan.is_over(stage) and time.time() < ends[stage] + 20 for stage in turn.after):
         time.sleep(0.2)
     ended = FAILED
@@ -105,16 +113,16 @@ def train_all(plan: Plan, target: Path) -> None:
     Raises:
         SettingsError: a stage failed that nothing stands in for.
     """
-    for track in TRACKS.values():
+    for track in plan.tracks.values():
         for turn in track:
             (plan.shop.runs / turn.stage / FAILED).unlink(missing_ok=True)
     context = get_context("spawn")
-    children = [context.Process(target=run_track, args=(plan, turns), name=name) for name, turns in TRACKS.items()]
+    children = [context.Process(target=run_track, args=(plan, turns), name=name) for name, turns in plan.tracks.items()]
     for child in children:
         child.start()
     for child in children:
         child.join()
-    stages = [turn.stage for track in TRACKS.values() for turn in track]
+    stages = [turn.stage for track in plan.tracks.values() for turn in track]
     failed = [stage for stage in stages if not (plan.shop.runs / stage / DONE).exists()]
     lost = [stage for stage in failed if not (plan.shop.runs / stage / CHECKPOINT).exists()]
     needed = [stage for stage in lost if plan.shop.start is None or stage == "base"]

@@ -131,7 +131,7 @@ class SharingStage:
         chance = uniform(generator, len(rows), 1)
         shared = chance < EMPTY_TEXT_SHARE + (1 - EMPTY_TEXT_SHARE) * SHARED_TEXT_SHARE
         found = torch.where(shared, blended + template[:, :1], own + template)
-        return torch.where(chance < EMPTY_TEXT_SHARE, 0, found)
+        return found.masked_fill(chance < EMPTY_TEXT_SHARE, 0)
 
     def compile(self) -> None:
         """Nothing: each method would have its own minute of compiling, more than it gains."""

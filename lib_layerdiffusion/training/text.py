@@ -66,7 +66,7 @@ class Prompts:
         """A prompt's number for each of the pictures with these first numbers, [N]; 0 for a tenth of them."""
         device = generator.device
         template = torch.randint(len(TEMPLATES), first.shape, generator=generator, device=device)
-        return torch.where(uniform(generator, *first.shape) < EMPTY_TEXT_SHARE, 0, first + template)
+        return (first + template).masked_fill(uniform(generator, *first.shape) < EMPTY_TEXT_SHARE, 0)
 
 
 def _byte_alphabet() -> list[str]:

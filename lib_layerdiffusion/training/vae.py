@@ -69,13 +69,17 @@ class VaeStage:
     """Trains the VAE: half of the pictures on grey, the rest on padded colour and on backgrounds.
 
     Whole pictures (crop = their size) beat crops: the normalisation sees what it sees in use, and two CPU threads get
-    through twice as many pixels a second.
+    through twice as many pixels a second. fixed_encoder: the way back learns alone, so that latents stay what they are.
     """
 
-    def __init__(self, data: Path, crop: int = 256, vae: nn.Module | None = None) -> None:
+    def __init__(
+        self, data: Path, crop: int = 256, vae: nn.Module | None = None, *, fixed_encoder: bool = False
+    ) -> None:
         self.vae = (vae or new_vae(picture_size(data))).to(memory_format=torch.channels_last)
         self.judge = PatchDiscriminator(channels=3).to(memory_format=torch.channels_last)
         self.modules, self.frozen = {"vae": self.vae, "judge": self.judge}, ()
+        for name in ("encoder", "quant_conv") if fixed_encoder else ():
+            self.vae.get_submodule(name).requires_grad_(requires_grad=False)
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         size = self.icons.shape[-1]

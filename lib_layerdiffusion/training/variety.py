@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from lib_layerdiffusion.training.data import IconSet
@@ -25,6 +26,7 @@ HUES = {"red": 0, "orange": 28, "yellow": 52, "green": 115, "blue": 215, "purple
 """Colour words -> hue in degrees."""
 FLAT_WORDS = ("flat {}", "{}")
 """How a picture of the flat style is asked for: by its style, or like any other, so that seeds differ in style too."""
+Bytes = NDArray[np.uint8]
 MIRROR_SHARE, FLAT_SHARE, RECOLOUR_SHARE = 0.4, 0.3, 0.25
 _SMALLEST, _LARGEST, _TURN = 0.75, 1.03, 14.0
 # The share of visible saturated pixels, and of those near their commonest hue, from which on a picture has a colour.
@@ -108,24 +110,24 @@ def _depiction(styles: Sequence[Tensor], name: str, generator: Generator) -> tup
     return moved(rgba, generator), words
 
 
-def _of_subject(task: tuple[int, str, list[Tensor]], each: int, seed: int) -> tuple[Tensor, list[str]]:
+def _of_subject(task: tuple[int, str, list[Bytes]], each: int, seed: int) -> tuple[Bytes, list[str]]:
     """All pictures of one subject, uint8, and their words. task: its number, its name, its styles [4, S, S] uint8."""
     row, name, drawn = task
     generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
-    styles = [style.float() / 255 for style in drawn]
+    styles = [torch.from_numpy(style).float() / 255 for style in drawn]
     made = [(styles[0], name)] + [_depiction(styles, name, generator) for _ in range(each - 1)]
-    return torch.stack([_bytes(picture) for picture, _ in made]), [words for _, words in made]
+    return np.stack([_bytes(picture) for picture, _ in made]), [words for _, words in made]
 
 
-def _of_matter(row: int, size: int, each: int, seed: int) -> tuple[Tensor, list[str]]:
+def _of_matter(row: int, size: int, each: int, seed: int) -> tuple[Bytes, list[str]]:
     """The same of one kind of matter."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 - 1 - row)
     made = [MATTER[row](generator, size) for _ in range(each)]
-    return torch.stack([_bytes(picture.clamp(0, 1)) for picture, _ in made]), [words for _, words in made]
+    return np.stack([_bytes(picture.clamp(0, 1)) for picture, _ in made]), [words for _, words in made]
 
 
-def _bytes(picture: Tensor) -> Tensor:
-    return (picture * 255).round().byte()
+def _bytes(picture: Tensor) -> Bytes:
+    return (picture * 255).round().byte().numpy()
 
 
 def depictions(data: IconSet, subjects: Sequence[str], each: int, seed: int = 6) -> Depictions:
@@ -138,11 +140,13 @@ def depictions(data: IconSet, subjects: Sequence[str], each: int, seed: int = 6)
     """
     solid = data.of_style("3d").only(list(subjects))
     flat = {name: row for row, (name, style) in enumerate(zip(data.names, data.styles, strict=True)) if style == "flat"}
-    drawn, others = icons_tensor(solid), icons_tensor(data)
+    drawn, others = icons_tensor(solid).numpy(), icons_tensor(data).numpy()
     tasks = [
-        (row, slug.replace("-", " "), [drawn[row].clone()] + ([others[flat[slug]].clone()] if slug in flat else []))
+        (row, slug.replace("-", " "), [drawn[row]] + ([others[flat[slug]]] if slug in flat else []))
         for row, slug in enumerate(subjects)
     ]
     made = in_parallel(partial(_of_subject, each=each, seed=seed), tasks)
     made += [_of_matter(row, drawn.shape[-1], each, seed) for row in range(len(MATTER))]
-    return Depictions(torch.cat([rgba for rgba, _ in made]), tuple(text for _, words in made for text in words))
+    return Depictions(
+        torch.from_numpy(np.concatenate([rgba for rgba, _ in made])), tuple(text for _, words in made for text in words)
+    )
