@@ -18,10 +18,10 @@ DEFAULTS: dict[str, dict[str, float]] = {
 # What a GPU needs to be busy.
 CUDA_DEFAULTS: dict[str, dict[str, float]] = {
     "vae": {"batch": 32, "learning_rate": 1e-3},
-    "base": {"batch": 512, "learning_rate": 1.5e-3, "ema_decay": 0.999},
+    "base": {"batch": 192, "learning_rate": 1.5e-3},
     "transparency": {"batch": 32, "learning_rate": 1e-3},
     "decoder": {"batch": 32},
-    "layer": {"batch": 192, "ema_decay": 0.995},
+    "layer": {"batch": 96},
 }
 
 

@@ -51,6 +51,9 @@ def place(stage: Placeable, device: torch.device) -> None:
     """Move a stage's modules and all its data (attributes that are tensors, or dictionaries of them) to a device."""
     for module in (*stage.modules.values(), *stage.frozen):
         module.to(device)
+        if device.type == "cuda":
+            # torch's GroupNorm there works on contiguous maps: channels_last would be undone around every one.
+            module.to(memory_format=torch.contiguous_format)
     for name, value in vars(stage).items():
         if isinstance(value, Tensor):
             setattr(stage, name, value.to(device))

@@ -23,6 +23,9 @@ from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.vae import VaeStage, new_vae
 from lib_layerdiffusion.training.variety import Depictions, depictions
 
+PAIRS_EACH = 12
+"""At most so many pictures of a subject are put into scenes for the layers."""
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -127,7 +130,8 @@ class Workshop:
         """Latents for the layer stages, computed once."""
         path = self.runs / "pairs.pt"
         if not path.exists():
-            save_whole(paired_latents(self.transparency(), self.pictures), path)
+            pictures = self.pictures.fewer(self.each, PAIRS_EACH)
+            save_whole(paired_latents(self.transparency(), pictures), path)
         return torch.load(path, weights_only=True)
 
     def layer(self, method: str) -> LayerStage | SharingStage:

@@ -145,7 +145,6 @@ class TrainingLoop:
             lr=self.settings.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=self.settings.weight_decay,
-            fused=self.device.type == "cuda" or None,
         )
         self.backward = Backward(self._compute, self.device, graphs=self.settings.graphs)
         self.begun = time.time()
@@ -230,21 +229,13 @@ class TrainingLoop:
             for gradient in gradients:
                 gradient.copy_(self.accelerator.reduce(gradient, "mean"))
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        self._update(norm)
+        if torch.isfinite(norm):
+            self.optimizer.step()
         self.step += 1
         decay = min(self.settings.ema_decay, self.step / (self.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
         return figures
-
-    def _update(self, norm: Tensor) -> None:
-        """A step of the optimiser, unless the gradient is not finite."""
-        if self.device.type == "cuda":
-            # What torch.amp.GradScaler tells the fused optimiser: it decides on the device, and nobody waits.
-            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        elif torch.isfinite(norm):
-            self.optimizer.step()
 
     def _log(self, smooth: Mapping[str, Tensor], report: Callable[[str], None]) -> None:
         if not self.is_writer:

@@ -1,13 +1,13 @@
 """All stages of a family in one budget of minutes, side by side where they do not need each other.
 
-Two tracks share the device: what sees pictures (VAE, E and D), and what sees latents (base, layers). Each stage ends at
-a moment of the whole that is fixed beforehand, however late it began, so that the family is written in time; one that
-fails costs its own result alone, where `start` has another.
+Three tracks share the device: what sees pictures (VAE, E and D), and two of what sees latents (base, layers). Each
+stage ends at a moment of the whole that is fixed beforehand, however late it began, so that the family is written in
+time; one that fails costs its own result alone, where `start` has another.
 """
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,19 +33,20 @@ class Turn:
     after: tuple[str, ...] = ()
 
 
-def _layer_turns(begin: float, end: float) -> tuple[Turn, ...]:
-    """All ten methods in equal parts."""
-    methods = (*RECIPES, *SHARING_RECIPES)
-    part = (end - begin) / len(methods)
-    return tuple(Turn(name, begin + (row + 1) * part, ("base", "transparency")) for row, name in enumerate(methods))
+def _layer_turns(methods: Iterable[str], begin: float, end: float) -> tuple[Turn, ...]:
+    """Files of methods in equal parts."""
+    names = tuple(methods)
+    part = (end - begin) / len(names)
+    return tuple(Turn(name, begin + (row + 1) * part, ("base", "transparency")) for row, name in enumerate(names))
 
 
 def tracks(*, keep_latents: bool) -> Mapping[str, Sequence[Turn]]:
-    """Both tracks; where latents stay, the base need not wait for the VAE."""
+    """What runs side by side; where latents stay, the base need not wait for the VAE."""
     base = Turn("base", 0.6, () if keep_latents else ("vae",))
     return {
-        "pictures": (Turn("vae", 0.2), Turn("transparency", 0.5, ("vae",)), Turn("decoder", 0.95)),
-        "latents": (base, *_layer_turns(base.end, 0.95)),
+        "pictures": (Turn("vae", 0.15), Turn("transparency", 0.4, ("vae",)), Turn("decoder", 0.94)),
+        "latents": (base, *_layer_turns(RECIPES, base.end, 0.94)),
+        "sharing": _layer_turns(SHARING_RECIPES, base.end, 0.94),
     }
 
 
@@ -85,7 +86,7 @@ def run_turn(plan: Plan, turn: Turn) -> None:
     if plan.is_over(turn.stage):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    if turn.stage == "base":
+    if turn.stage in ("base", next(iter(SHARING_RECIPES))):
         _ = plan.shop.pictures  # drawn, and kept, while the VAE is still trained
     ends = {other.stage: plan.end(other) for track in plan.tracks.values() for other in track}
     while any(not plan.is_over(stage) and time.time() < ends[stage] + 20 for stage in turn.after):
@@ -106,7 +107,7 @@ def run_track(plan: Plan, turns: Sequence[Turn]) -> None:
 
 
 def train_all(plan: Plan, target: Path) -> None:
-    """Run both tracks in processes of their own and export what they made.
+    """Run the tracks in processes of their own and export what they made.
 
     Stages of an earlier call on the same folder that were finished stay as they are. A failed stage is tried again.
 

@@ -43,6 +43,11 @@ class Depictions:
     def __len__(self) -> int:
         return len(self.words)
 
+    def fewer(self, each: int, kept: int) -> "Depictions":
+        """The first `kept` pictures of every subject, where there are `each`."""
+        rows = [row for row in range(len(self)) if row % each < kept]
+        return Depictions(self.rgba[rows], tuple(self.words[row] for row in rows))
+
 
 def moved(rgba: Tensor, generator: Generator) -> Tensor:
     """[4, S, S] straight and padded -> the same mirrored or not, scaled, turned and shifted, still inside."""
