@@ -1,5 +1,6 @@
 """Where a family's stages keep their results, how to load them again, and how to export them for use."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,7 +132,10 @@ class Workshop:
         path = self.runs / "pairs.pt"
         if not path.exists():
             pictures = self.pictures.fewer(self.each, PAIRS_EACH)
-            save_whole(paired_latents(self.transparency(), pictures), path)
+            # Two tracks of a schedule can be here at the same time.
+            mine = path.with_name(f"pairs-{os.getpid()}.pt")
+            save_whole(paired_latents(self.transparency(), pictures), mine)
+            mine.replace(path)
         return torch.load(path, weights_only=True)
 
     def layer(self, method: str) -> LayerStage | SharingStage:
