@@ -62,7 +62,7 @@ def test_a_prompt_gives_its_colour(engine):
 
 def test_its_own_number_of_decode_passes_is_its_best(engine):
     """Composites over a few colours, as everybody gets them who leaves the number out."""
-    true = translucent(torch.Generator().manual_seed(41), engine.host.default_size, 12)
+    true = translucent(torch.Generator().manual_seed(41), engine.host.default_size, 20)
     pictures = [np.ascontiguousarray(array) for array in (true * 255).round().byte().permute(0, 2, 3, 1).numpy()]
     latents = [engine.encode(picture) for picture in pictures]
 

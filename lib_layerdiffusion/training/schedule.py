@@ -22,6 +22,8 @@ from lib_layerdiffusion.training.sharing import SHARING_RECIPES
 DONE, FAILED = "done", "failed"
 """Empty files in a stage's folder."""
 NEVER = 10**9
+GRACE = 20.0
+"""Seconds that a stage may take to end after its time."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,32 @@ class Plan:
         return any((self.shop.runs / stage / name).exists() for name in (DONE, FAILED))
 
 
+def _wait(plan: Plan, stages: Iterable[str]) -> None:
+    """Until stages are over, or their time is."""
+    ends = {turn.stage: plan.end(turn) for track in plan.tracks.values() for turn in track}
+    while any(not plan.is_over(stage) and time.time() < ends[stage] + GRACE for stage in stages):
+        time.sleep(0.2)
+
+
+def _prepare(plan: Plan, turn: Turn) -> None:
+    """Draw and encode pictures while the stages that a turn needs are still trained."""
+    if turn.stage == "base":
+        _ = plan.shop.pictures
+    elif "base" in turn.after and not plan.is_over("base"):
+        _wait(plan, [stage for stage in turn.after if stage != "base"])
+        _ = plan.shop.pairs
+    _wait(plan, turn.after)
+
+
 def run_turn(plan: Plan, turn: Turn) -> None:
     """Train one stage once those that it needs are over, or their time is."""
     folder = plan.shop.runs / turn.stage
     if plan.is_over(turn.stage):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    if turn.stage in ("base", next(iter(SHARING_RECIPES))):
-        _ = plan.shop.pictures  # drawn, and kept, while the VAE is still trained
-    ends = {other.stage: plan.end(other) for track in plan.tracks.values() for other in track}
-    while any(not plan.is_over(stage) and time.time() < ends[stage] + 20 for stage in turn.after):
-        time.sleep(0.2)
     ended = FAILED
     try:
+        _prepare(plan, turn)
         plan.shop.train(turn.stage, plan.settings(turn), lambda line: print(f"{turn.stage}: {line}", flush=True))
         ended = DONE
     except Exception:  # noqa: BLE001 - whatever it was, the other stages go on

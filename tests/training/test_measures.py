@@ -86,3 +86,14 @@ def test_spread_of_seeds_counts_pairs_of_unlike_pictures():
     apart = math.sqrt(256 * (1 + 3 * 0.25))
     assert spread_of_seeds(torch.stack([white, black])) == pytest.approx(apart, rel=1e-4)
     assert spread_of_seeds(torch.stack([white, black, black])) == pytest.approx(apart * 2 / 3, rel=1e-4)
+
+
+def test_a_closely_framed_picture_does_not_tell_size_or_place():
+    from lib_layerdiffusion.training.measures import closely_framed
+
+    small, large = torch.zeros(2, 4, 64, 64).unbind(0)
+    small[:, 4:12, 40:56] = large[:, 16:48, 0:64] = 1
+    framed = closely_framed(torch.stack([small, large]), side=32)
+    assert torch.allclose(framed[0], framed[1], atol=1e-5)
+    assert framed[0, 3].mean() == 0.5
+    assert closely_framed(torch.zeros(1, 4, 64, 64), side=32).abs().max() == 0
