@@ -67,7 +67,7 @@ class Family:
 
     def encode(self, rgba: Tensor) -> Tensor:
         """Latents [N, 4, h, w] in the VAE's scale of straight RGBA [N, 4, H, W], alpha hidden inside."""
-        return torch.cat([self.engine.encode(picture).cpu() for picture in as_pictures(rgba)])
+        return torch.cat([self.engine.encode(picture).cpu() for picture in shown(as_pictures(rgba), "encode")])
 
     def encode_plain(self, rgba: Tensor) -> Tensor:
         """The same without the transparency offset."""
@@ -78,7 +78,7 @@ class Family:
     def decode(self, latents: Tensor, passes: int | None = None) -> Tensor:
         """Straight RGBA [N, 4, H, W] of latents in the VAE's scale."""
         count = passes or self.passes
-        return as_batch(self.engine.decode(latent[None], passes=count) for latent in latents)
+        return as_batch(self.engine.decode(latent[None], passes=count) for latent in shown(list(latents), "decode"))
 
     def decode_blind(self, latents: Tensor) -> Tensor:
         """The same where D sees the picture alone, its latent zeroed."""
