@@ -342,7 +342,7 @@ class RealForge:
         finally:
             if others:
                 del runner.alwayson_scripts[-len(others) :]
-            runner.callback_map.clear()
+            getattr(runner, "callback_map", {}).clear()  # classic keeps none
 
     def second_checkpoint(self) -> str:
         """The same weights under another name, which the host loads anew."""
