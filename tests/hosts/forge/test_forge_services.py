@@ -498,7 +498,7 @@ class TestRoutes:
     def test_a_run_with_a_mistake_carries_what_the_hosts_api_answers_with(self, fake, ask):
         failed = fake.run(ask(FG_TO_BG))
         assert isinstance(failed.error, LayerDiffusionError)
-        assert vars(failed.error) == {"status_code": 422, "detail": failed.message}
+        assert (failed.error.status_code, failed.error.detail) == (422, failed.message)
 
 
 def _no_options() -> dict[str, str]:
