@@ -254,7 +254,11 @@ def test_offloading_changes_no_picture_and_no_weight(engine, layers, monkeypatch
             one.generate("an apple", method=method, foreground=FG, seed=4, size=64).images[0]
             for one in (engine, offloaded)
         ]
-        assert pixels(results[0].blended).tobytes() == pixels(results[1].blended).tobytes()
+        # Weights that come layer by layer are not there to fold updates into: the same products in another order, which
+        # may round a value to the level beside.
+        moved = np.abs(pixels(results[0].blended).astype(int) - pixels(results[1].blended))
+        assert moved.max() <= (1 if offload == "sequential" else 0)
+        assert (moved > 0).mean() < 1e-3
     other.host.pipeline.remove_all_hooks()
     assert changed(other.host.pipeline, before) == []
 
