@@ -207,12 +207,12 @@ def test_a_mistake_is_one_line_in_either_console(browser, address, caplog):
 
 
 def test_a_run_whose_page_is_gone_for_good_ends(browser, engine):
-    with page_and_service(engine, Limits(attended_seconds=2.0)) as (address, service):
+    with page_and_service(engine, Limits(attended_seconds=1.0)) as (address, service):
         with opened(browser, address) as page:
             advanced(page)
             begin_long(page)
             page.wait_for_selector(".progress-line:has-text('Sampling')")
-            page.wait_for_timeout(4000)
+            page.wait_for_timeout(2000)
             (job,) = service.board.of_client(page.evaluate(CLIENT))
             assert job.state is State.RUNNING  # somebody looks
         end = time.monotonic() + 30
