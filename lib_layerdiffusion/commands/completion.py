@@ -11,6 +11,7 @@ from lib_layerdiffusion.commands.common import add_command
 from lib_layerdiffusion.errors import HostError
 from lib_layerdiffusion.images.arithmetic import ResizeMode
 from lib_layerdiffusion.methods import METHODS, Layer
+from lib_layerdiffusion.settings.fields import PASS_COUNTS
 
 SHELLS = ("bash", "zsh", "fish")
 _WITH_COMPDEF = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
@@ -55,7 +56,7 @@ def _values() -> dict[str, list[str]]:
         "layer_prompt": [f"{layer.value}=" for layer in Layer],
         "offload": ["none", "model", "sequential"],
         "dtype": ["float32", "float16", "bfloat16"],
-        "passes": ["8", "4", "2", "1"],
+        "passes": [str(count) for count in PASS_COUNTS],
     }
 
 

@@ -81,8 +81,7 @@ def _add_whole(stages: Any, add_command: Callable[..., argparse.ArgumentParser])
         f"{FOLDERS} --minutes 120 --to family",
         within="train",
     )
-    _add_folders(whole)
-    whole.add_argument("--to", type=Path, required=True, help="target folder, such as family")
+    _add_folders(whole, exported=True)
     whole.add_argument("--minutes", required=True, help="for everything, on the clock on the wall")
     _add_loop(whole, each=True)
     whole.set_defaults(run=_run_all)
@@ -94,12 +93,13 @@ def _add_whole(stages: Any, add_command: Callable[..., argparse.ArgumentParser])
         f"{FOLDERS} --to family",
         within="train",
     )
-    _add_folders(export)
-    export.add_argument("--to", type=Path, required=True, help="target folder, such as models/demo")
+    _add_folders(export, exported=True)
     export.set_defaults(run=_run_export)
 
 
-def _add_folders(parser: argparse.ArgumentParser) -> None:
+def _add_folders(parser: argparse.ArgumentParser, *, exported: bool = False) -> None:
+    if exported:
+        parser.add_argument("--to", type=Path, required=True, help="target folder, such as family")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--runs", type=Path, required=True, help="folder of checkpoints, one subfolder a stage")
     origin = parser.add_mutually_exclusive_group()
