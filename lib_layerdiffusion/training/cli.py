@@ -171,9 +171,11 @@ def _run_data(arguments: argparse.Namespace) -> int:
 def _run_all(arguments: argparse.Namespace) -> int:
     begin = time.time()
     from lib_layerdiffusion.errors import SettingsError
+    from lib_layerdiffusion.training.data import picture_size
     from lib_layerdiffusion.training.schedule import Plan, train_all
 
     _read(arguments)
+    picture_size(arguments.data)  # without a data set every stage would fail, one after the other
     if arguments.pipeline is not None:
         raise SettingsError("All stages at once are for a family of one's own: train for a pipeline stage by stage.")
     options = {name: _loop_options(arguments, name) for name in DEFAULTS}

@@ -197,6 +197,7 @@ FAILURES = [
     ["decode", "text.png"],
     ["pad", "text.png", "-o", "out.png"],
     ["batch", "nowhere.jsonl", "-o", "out"],
+    ["train", "all", "--data", "nowhere", "--runs", "runs", "--to", "family", "--minutes", "1"],
 ]
 
 
