@@ -79,6 +79,55 @@ def write_inpaint_patch(checkpoint: Path, path: Path) -> None:
     torch.save(patch, path)
 
 
+def write_adapter(_: Path, path: Path) -> None:
+    """An IP-Adapter of SD1.5 as published: four tokens from an image embedding, keys and values of 16 attentions."""
+    generator = torch.Generator().manual_seed(11)
+    tokens, context, embedding = 4, 768, 1024
+    widths = [320, 320, 640, 640, 1280, 1280, *[1280] * 3, *[640] * 3, *[320] * 3, 1280]  # down, up, middle
+    tensors = {
+        "image_proj.proj.weight": 0.02 * torch.randn(tokens * context, embedding, generator=generator),
+        "image_proj.proj.bias": torch.zeros(tokens * context),
+        "image_proj.norm.weight": torch.ones(context),
+        "image_proj.norm.bias": torch.zeros(context),
+    }
+    for number, width in enumerate(widths):
+        for name in ("to_k_ip", "to_v_ip"):
+            weight = 0.05 * torch.randn(width, context, generator=generator)
+            tensors[f"ip_adapter.{2 * number + 1}.{name}.weight"] = weight
+    save_file(tensors, path)
+
+
+def write_image_encoder(path: Path) -> None:
+    """CLIP's ViT-H/14 with its projection, 632 million random weights in half precision: 1.3 GB."""
+    generator = torch.Generator().manual_seed(13)
+    width, inner, layers, patches = 1280, 5120, 32, 257
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.float16).normal_(std=0.02, generator=generator)
+
+    tensors = {
+        "vision_model.embeddings.class_embedding": noise(width),
+        "vision_model.embeddings.patch_embedding.weight": noise(width, 3, 14, 14),
+        "vision_model.embeddings.position_embedding.weight": noise(patches, width),
+        "vision_model.embeddings.position_ids": torch.arange(patches)[None],
+        "visual_projection.weight": noise(1024, width),
+    }
+    norms = ["pre_layrnorm", "post_layernorm"]  # the first spelt as published
+    shapes: dict[str, tuple[int, int]] = {}
+    for layer in range(layers):
+        block = f"encoder.layers.{layer}"
+        norms += [f"{block}.layer_norm1", f"{block}.layer_norm2"]
+        shapes |= {f"{block}.self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")}
+        shapes |= {f"{block}.mlp.fc1": (inner, width), f"{block}.mlp.fc2": (width, inner)}
+    for name, (rows, columns) in shapes.items():
+        tensors[f"vision_model.{name}.weight"] = noise(rows, columns)
+        tensors[f"vision_model.{name}.bias"] = torch.zeros(rows).half()
+    for name in norms:
+        tensors[f"vision_model.{name}.weight"] = torch.ones(width).half()
+        tensors[f"vision_model.{name}.bias"] = torch.zeros(width).half()
+    save_file(tensors, path)
+
+
 def write_upscaler(path: Path) -> None:
     """An ESRGAN of the published architecture whose convolutions hand colour on: it repeats each pixel four by four."""
     generator = torch.Generator().manual_seed(3)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,16 +99,6 @@ def known_fields(body: dict[str, Any], model: Any) -> dict[str, Any]:
     """What the host's API knows of a request; `model` is the class of its requests."""
     fields = getattr(model, "model_fields", None) or model.__fields__
     return {name: value for name, value in body.items() if name in fields}
-
-
-def plot_arguments(script: Any, seeds: Iterable[int]) -> list[Any]:
-    """Of the X/Y/Z plot with seeds along X, whatever further arguments the host's has."""
-    values: dict[str, Any] = {
-        "x_type": 1, "x_values": ",".join(map(str, seeds)), "y_type": 0, "y_values": "", "z_type": 0, "z_values": "",
-        "x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": [],
-        "include_lone_images": True, "margin_size": 0, "items_per_grid": 0, "row_count": 0,
-    }  # fmt: skip
-    return [values.get(name, False) for name in list(inspect.signature(script.run).parameters)[1:]]
 
 
 def take_sizes_as_asked() -> None:

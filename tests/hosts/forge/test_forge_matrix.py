@@ -12,6 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from lib_layerdiffusion.errors import LayerDiffusionError
+from tests.hosts.forge import host_scripts
+from tests.hosts.forge.host_scripts import NEURAL
 from tests.hosts.forge.hosts import LORA
 from tests.hosts.forge.matrix_table import FRAMES, METHODS_OF, OFFSETS, ONE
 from tests.hosts.forge.test_forge_init_pictures import square
@@ -39,6 +41,7 @@ SAMPLING = {
     "DDIM, four steps, CFG 1": {"sampler_name": "DDIM", "steps": 4, "cfg_scale": 1},
     "hires fix, latent": {"enable_hr": True, "hr_upscaler": "Latent"},
     "hires fix, Lanczos": {"enable_hr": True, "hr_upscaler": "Lanczos"},
+    f"hires fix, {NEURAL}": {"enable_hr": True, "hr_upscaler": NEURAL},
     # At 64 pixels its own division by a range gives no number: the deepest layer has one pixel.
     "FreeU": {"also": (FREEU, [True, 1.01, 1.02, 0.99, 0.95, 0.0, 1.0]), "width": 128, "height": 128},
     "FreeU with SD1.5's factors": {"also": (FREEU, [True, 1.5, 1.6, 0.9, 0.2, 0.0, 1.0]), "width": 128, "height": 128},
@@ -90,8 +93,10 @@ def plain_at_start(host):
 @pytest.mark.usefixtures("plain_at_start")
 @pytest.mark.parametrize("technique", METHODS_OF)
 @pytest.mark.parametrize("done", SAMPLING)
-def test_ways_of_sampling(real, ask, row, method_of, done, technique):
+def test_ways_of_sampling(real, ask, row, rgba, method_of, done, technique):
     body, method = body_of(SAMPLING[done]), method_of(technique)
+    if "also" in body and host_scripts.is_on_the_second_tab_alone(body["also"][0]):
+        body |= {"img2img": True, "init_images": [rgba(real.side)], "denoising_strength": 0.75}
     size = 3 if technique == FRAMES else 1
     given = {"preview": False, "decode_passes": 1, **body.pop("settings", {})}
     result = real.run(ask(method, **given), batch_size=size, **body)
@@ -127,7 +132,7 @@ def test_a_condition_method_directly_before_and_after_a_plain_run(real, ask, row
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
-@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
+@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos", NEURAL])
 def test_the_upscale_button(real, ask, row, rgba, method_of, upscaler, technique):
     chosen = rgba(real.side)
     body = {"firstpass_image": chosen, "enable_hr": True, "hr_upscaler": upscaler}
@@ -202,17 +207,15 @@ def test_prompt_matrix(real, ask, row, method_of, technique):
 
 
 def test_xyz_plot_of_methods(real, ask, row):
-    axes = real.axis_number("[LayerDiffusion] Method")
-    listed = [TRANSPARENT, TOGETHER]
-    args = [axes, "", listed, 0, "", [], 0, "", [], False, True, False, False, False, False, False, 0, False]
-    result = real.run(ask(TRANSPARENT, preview=False, decode_passes=1), script=("x/y/z plot", args))
+    axis = host_scripts.axis_number("[LayerDiffusion] Method")
+    script = host_scripts.plot(axis, listed=[TRANSPARENT, TOGETHER])
+    result = real.run(ask(TRANSPARENT, preview=False, decode_passes=1), script=script)
     sizes = [image.size for image in result.images[1:]]
     assert (real.side, real.side) in sizes
     assert (3 * real.side, real.side) in sizes
     row("X/Y/Z plot over methods", "one picture and three frames", "each cell shows what its method made")
-    other = ["(SDXL) Only Generate Transparent Image (Attention Injection)", TRANSPARENT]
-    args[2] = other
-    refused = real.run(ask(TRANSPARENT), script=("x/y/z plot", args))
+    other = "(SDXL) Only Generate Transparent Image (Attention Injection)"
+    refused = real.run(ask(TRANSPARENT), script=host_scripts.plot(axis, listed=[other, TRANSPARENT]))
     assert "SDXL" in refused.message
     row("X/Y/Z plot with a method of the other family", ONE, f"refused before the first cell: {refused.message}")
 
@@ -255,7 +258,13 @@ def test_a_condition_and_hrfix(real, ask, row, rgba):
     result = real.run(args, batch_size=2, width=128, height=128, also=HRFIX)
     assert modes(result) == ["RGB", "RGB"]
     row("Kohya HRFix beside a condition picture", "two frames", "the signal follows the size of the UNet")
-    refused = real.run(args, batch_size=2, width=128, also=TILED)
+
+
+def test_a_condition_and_tiled_sampling(real, ask, row, rgba):
+    args, body = ask(FG_TO_BG, foreground=np.asarray(rgba(96)), decode_passes=1), {}
+    if host_scripts.is_on_the_second_tab_alone(TILED[0]):
+        body = {"img2img": True, "init_images": [rgba(128)], "denoising_strength": 0.75}
+    refused = real.run(args, batch_size=2, width=128, also=TILED, **body)
     assert isinstance(refused.error, LayerDiffusionError)
     row("MultiDiffusion beside a condition picture", "two frames", f"refused: {refused.message}")
 
@@ -268,7 +277,7 @@ def test_token_merging(real, ask, row):
 
 @pytest.mark.parametrize("title", ["Outpainting mk2", "Poor man's outpainting"])
 def test_scripts_that_join_without_alpha(real, ask, row, rgba, title):
-    script = (title.lower(), real.default_args(title))
+    script = host_scripts.outpainting(title)
     refused = real.run(ask(TRANSPARENT), img2img=True, init_images=[rgba(real.side)], script=script)
     assert isinstance(refused.error, LayerDiffusionError)
     row(title, ONE, f"refused before sampling: {refused.message}")
@@ -277,7 +286,7 @@ def test_scripts_that_join_without_alpha(real, ask, row, rgba, title):
 def test_sd_upscale(real, ask, row, rgba):
     picture = rgba(96)
     body = {"img2img": True, "init_images": [picture], "denoising_strength": 0.3}
-    args, script = ask(TRANSPARENT, decode_passes=1), ("sd upscale", [None, 16, real.upscaler_number("Lanczos"), 1.5])
+    args, script = ask(TRANSPARENT, decode_passes=1), host_scripts.sd_upscale(real.pixel_upscaler(), 1.5, overlap=16)
     result = real.run(args, script=script, **body)
     assert modes(result) == ["RGBA", "RGB"]
     assert result.images[0].size == (144, 144)

@@ -1,4 +1,6 @@
-"""Rows of docs/alpha.md about other networks beside the method: ControlNet and Fooocus' inpaint patch, random weights.
+"""Rows of docs/alpha.md about other networks beside the method: ControlNet, IP-Adapter, Fooocus' inpaint patch.
+
+Their files have the published keys and shapes, and random weights.
 
 pytest tests/hosts/forge/test_forge_matrix_control.py --forge-root FORGE --alpha-matrix FILE
 """
@@ -55,3 +57,51 @@ def test_the_inpaint_patch_alone(real, rgba):
     patched, plain = real.run(None, also=also, **body), real.run(None, **body)
     assert patched.error is None
     assert not patched.same_as(plain)
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(host, tmp_path_factory):
+    """Holds CLIP's image encoder, which is too large to be left behind."""
+    from tests.hosts.forge.host_files import write_image_encoder
+
+    folder = tmp_path_factory.mktemp("image_encoder")
+    path = folder / "CLIP-ViT-H-14.safetensors"
+    write_image_encoder(path)
+    yield folder
+    path.unlink()
+
+
+@pytest.fixture
+def image_encoder(real, monkeypatch, request):
+    """Name of the host's preprocessor for IP-Adapter, which finds its image encoder."""
+    preprocessors = pytest.importorskip("modules_forge.supported_preprocessor")
+    from modules_forge.shared import supported_preprocessors
+
+    name = "CLIP-ViT-H (IPAdapter)"
+    if name not in supported_preprocessors:
+        pytest.skip("this host has no IP-Adapter")
+    monkeypatch.setattr(preprocessors, "preprocessor_dir", str(request.getfixturevalue("encoder_folder")))
+    return name
+
+
+def difference(first, second, number):
+    return np.abs(first.array(number).astype(float) - second.array(number)).mean()
+
+
+@pytest.mark.parametrize("technique", METHODS_OF)
+def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder):
+    args, size = ask(method_of(technique), preview=False, decode_passes=1), 3 if technique == FRAMES else 1
+    model, plain, without = real.control_model("adapter"), real.run(None), real.run(args, batch_size=size)
+
+    def adapter(weight):
+        return unit(model, rgb(real.side), module=image_encoder, weight=weight)
+
+    adapted = real.run(args, batch_size=size, also=adapter(1.0))
+    assert modes(adapted) == modes(without) == ["RGBA", *["RGB"] * (size - 1)]
+    assert adapted.array()[..., 3].std() > 0
+    hardly = real.run(args, batch_size=size, also=adapter(1e-4))
+    for number in range(size):
+        assert difference(adapted, without, number) > 10 * difference(hardly, without, number)
+    assert not real.run(None, also=adapter(1.0)).same_as(plain)
+    assert real.run(None).same_as(plain)
+    row("IP-Adapter", technique, "the layers, the first with alpha; plain pictures afterwards as before")
