@@ -28,6 +28,7 @@ def test_controlnet(real, ask, row, rgb, method_of, technique):
     model, plain = real.control_model("control"), real.run(None)
     without = real.run(args, batch_size=size)
     controlled = real.run(args, batch_size=size, also=unit(model, rgb(real.side)))
+    assert controlled.reports == []
     assert modes(controlled) == modes(without) == ["RGBA", *["RGB"] * (size - 1)]
     assert controlled.array()[..., 3].std() > 0
     assert not any(np.array_equal(controlled.array(i), without.array(i)) for i in range(size))
@@ -97,6 +98,7 @@ def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder):
         return unit(model, rgb(real.side), module=image_encoder, weight=weight)
 
     adapted = real.run(args, batch_size=size, also=adapter(1.0))
+    assert adapted.reports == []
     assert modes(adapted) == modes(without) == ["RGBA", *["RGB"] * (size - 1)]
     assert adapted.array()[..., 3].std() > 0
     hardly = real.run(args, batch_size=size, also=adapter(1e-4))
