@@ -329,7 +329,11 @@ class RealForge:
         self.options: dict[str, Any] = {
             "samples_format": "png",
             "stealth_pnginfo_option": "Alpha",
-            "CLIP_stop_at_last_layers": 1,  # the host's API does not put it back
+            # What single tests change: the host's API does not put it back.
+            "CLIP_stop_at_last_layers": 1,
+            "return_grid": False,
+            "grid_save": False,
+            "n_rows": -1,
         }
 
     @contextmanager
@@ -460,7 +464,8 @@ class RealForge:
             if body["hr_upscaler"] == host_scripts.NEURAL:
                 body["hr_upscaler"] = self.add_upscaler()
             # The host's API has no defaults for these that its own second pass can use.
-            body.update(hr_additional_modules=["Use same choices"], denoising_strength=0.75, hr_cfg=2, hr_scale=1.5)
+            body.update(hr_additional_modules=["Use same choices"], denoising_strength=0.75, hr_cfg=2)
+            body.setdefault("hr_scale", 1.5)
         if "init_images" in body:
             body["init_images"] = [encoded(image) for image in body["init_images"]]
             body.update(inpainting_fill=1, mask_blur=0)

@@ -135,10 +135,10 @@ def test_a_condition_method_directly_before_and_after_a_plain_run(real, ask, row
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos", NEURAL])
 def test_the_upscale_button(real, ask, row, rgba, method_of, upscaler, technique):
     chosen = rgba(real.side)
-    body = {"firstpass_image": chosen, "enable_hr": True, "hr_upscaler": upscaler}
+    body = {"firstpass_image": chosen, "enable_hr": True, "hr_upscaler": upscaler, "hr_scale": 2}
     result = real.run(ask(method_of(technique), preview=False, decode_passes=1), **body)
     assert modes(result) == ["RGBA"]
-    assert result.images[0].size == (96, 96)
+    assert result.images[0].size == (128, 128)
     row(f"the gallery's upscale button, {upscaler}", technique, "one picture with alpha at the new size")
 
 
