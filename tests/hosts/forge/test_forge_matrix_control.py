@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from lib_layerdiffusion.errors import LayerDiffusionError
 from tests.hosts.forge.hosts import encoded
@@ -74,7 +75,11 @@ def encoder_folder(host, tmp_path_factory):
 
 @pytest.fixture
 def image_encoder(real, monkeypatch, request):
-    """Name of the host's preprocessor for IP-Adapter, which finds its image encoder."""
+    """Name of the host's preprocessor for IP-Adapter, which finds its image encoder.
+
+    Neo 2.26 cannot load it: its patcher writes `device`, which transformers' models have as a property. There the
+    adapter gets an embedding as it would come from the encoder.
+    """
     preprocessors = pytest.importorskip("modules_forge.supported_preprocessor")
     from modules_forge.shared import supported_preprocessors
 
@@ -82,6 +87,13 @@ def image_encoder(real, monkeypatch, request):
     if name not in supported_preprocessors:
         pytest.skip("this host has no IP-Adapter")
     monkeypatch.setattr(preprocessors, "preprocessor_dir", str(request.getfixturevalue("encoder_folder")))
+    preprocessor = supported_preprocessors[name]
+    try:
+        preprocessor.load_clipvision()
+    except AttributeError:
+        embeds = torch.stack([torch.randn(1, 1024, generator=torch.Generator().manual_seed(17)), torch.zeros(1, 1024)])
+        given = {"embeds": embeds, "weight_type": "original", "noise": 0.0, "unfold_batch": False}
+        monkeypatch.setattr(type(preprocessor), "__call__", lambda *_, **__: given)
     return name
 
 
