@@ -8,7 +8,7 @@ from modules import shared
 from torch import Tensor
 
 from lib_layerdiffusion.hosts.forge import vae
-from lib_layerdiffusion.hosts.forge.host import family_of
+from lib_layerdiffusion.hosts.forge.family import family_of
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.images.arithmetic import flatten_on_grey, to_uint8
 from lib_layerdiffusion.images.reading import Picture

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_layerdiffusion.errors import ModelError
+from lib_layerdiffusion.hosts.forge import family as families
 from lib_layerdiffusion.hosts.forge import sharing as sharing_layers
 from lib_layerdiffusion.hosts.forge import unet as patching
 from lib_layerdiffusion.hosts.forge import vae
@@ -36,32 +36,6 @@ class ForgeHandle:
             self._objects.unet = self._plain
 
 
-def family_of(sd_model: Any) -> Family:
-    """The family of a loaded checkpoint.
-
-    Raises:
-        ModelError: no method is made for it, or nothing is loaded.
-    """
-    if getattr(sd_model, "forge_objects", None) is None:
-        raise ModelError("No checkpoint is loaded: choose an SD1.5 or SDXL checkpoint first.")
-    name = type(sd_model).__name__
-    if getattr(sd_model, "is_sd1", False):
-        return Family.SD15
-    if getattr(sd_model, "is_sdxl", False) and "Refiner" not in name:
-        return Family.SDXL
-    raise ModelError(
-        f"LayerDiffusion is made for SD1.5 and SDXL checkpoints and the loaded one is {name}: choose another."
-    )
-
-
-def loaded_family(sd_model: Any) -> Family | None:
-    """The family of what is loaded now, None where that is nothing or unsupported: tells short method names apart."""
-    try:
-        return family_of(sd_model)
-    except ModelError:
-        return None
-
-
 class ForgeHost:
     """`hosts.base.Host` on `p`, for as long as one run; condition latents and signals are computed once per size."""
 
@@ -74,7 +48,7 @@ class ForgeHost:
 
     def family(self) -> Family:
         """See `hosts.base.Host`."""
-        return family_of(self._p.sd_model)
+        return families.family_of(self._p.sd_model)
 
     def fitting_weights(self, method: LayerMethod) -> LayerWeights:
         """The method's layer file, made sure to fit the loaded UNet.

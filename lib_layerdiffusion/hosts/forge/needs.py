@@ -65,6 +65,9 @@ BACKENDS = {
 }
 """A host has one of these packages; what of it is needed."""
 
+MODULES = ("modules.extra_networks", "modules.images", "modules.prompt_parser", "modules.sd_samplers")
+"""What the first run imports whole: that it is there is looked at when the host starts."""
+
 
 @dataclass(frozen=True)
 class Feature:

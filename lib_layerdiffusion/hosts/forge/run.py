@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lib_layerdiffusion.errors import InputError, LayerDiffusionError, SettingsError
 from lib_layerdiffusion.hosts.forge import batch, callers, control, needs, options, saving, upscale_button, webui, xyz
-from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts, loaded_family
+from lib_layerdiffusion.hosts.forge.family import loaded_family
+from lib_layerdiffusion.hosts.forge.host import ForgeHandle, ForgeHost, Prompts
 from lib_layerdiffusion.hosts.forge.init_images import InitPictures
 from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.prompts import layer_conditioning

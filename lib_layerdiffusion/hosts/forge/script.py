@@ -1,25 +1,37 @@
-"""The script: the host's hooks, each one call of the library; `scripts/layerdiffusion.py` brings it in."""
+"""The script: the host's hooks, each one call of the library; `scripts/layerdiffusion.py` brings it in.
+
+Networks, and what carries out a run, are imported by the first run: the host's start does not wait for them.
+"""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from modules import scripts
 from modules.ui_components import InputAccordion
 
 from lib_layerdiffusion.hosts.forge import extras, grids, needs, options, paste, saving, tiles, webui, xyz
-from lib_layerdiffusion.hosts.forge import run as runs
 from lib_layerdiffusion.hosts.forge.control import stopping
-from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.page import LAST_ON_PAGE, TabPage, follow_checkpoint
 
+if TYPE_CHECKING:
+    from lib_layerdiffusion.hosts.forge.models import ForgeModels
+    from lib_layerdiffusion.hosts.forge.run import LayerRun
 
-def in_run(p: Any, action: Callable[[runs.LayerRun], None]) -> None:
+for _name in needs.MODULES:  # what is missing keeps us off, instead of stopping the first picture
+    import_module(_name)
+
+
+def in_run(p: Any, action: Callable[[LayerRun], None]) -> None:
     """Do something in the run on `p`, if LayerDiffusion is on; an error stops the run."""
+    from lib_layerdiffusion.hosts.forge import run as runs
+
     run = runs.current(p)
     if run is not None:
         with stopping(p):
@@ -37,8 +49,15 @@ def _accordion(**arguments: Any) -> Iterator[Any]:
 class LayerDiffusionScript(scripts.Script):
     """Generates layers with alpha on both tabs."""
 
-    models = ForgeModels()
     page: TabPage | None = None
+
+    @staticmethod
+    @cache
+    def models() -> ForgeModels:
+        """What all runs share, made by the first that asks."""
+        from lib_layerdiffusion.hosts.forge.models import ForgeModels
+
+        return ForgeModels()
 
     def title(self) -> str:
         """Name in the page and, in lower case, in the API."""
@@ -68,7 +87,9 @@ class LayerDiffusionScript(scripts.Script):
     def before_process(self, p: Any, *args: object) -> None:
         """Read the settings and round the batch up, before the host lays out prompts and seeds."""
         with stopping(p):
-            runs.begin(p, args, self.models)
+            from lib_layerdiffusion.hosts.forge import run as runs
+
+            runs.begin(p, args, self.models())
 
     def process(self, p: Any, *_args: object) -> None:
         """Find everything that is wrong with the request; the model is loaded by now."""
@@ -128,7 +149,7 @@ class _WholePage:
 def _serve(_demo: Any, app: Any) -> None:
     from lib_layerdiffusion.hosts.forge import api
 
-    api.add_routes(LayerDiffusionScript.models, app)
+    api.add_routes(LayerDiffusionScript.models(), app)
 
 
 def _is_ours(script: object) -> bool:

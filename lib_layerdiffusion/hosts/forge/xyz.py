@@ -12,7 +12,7 @@ from typing import Any
 
 from lib_layerdiffusion.errors import LayerDiffusionError
 from lib_layerdiffusion.hosts.forge import callers, control, webui
-from lib_layerdiffusion.hosts.forge.host import loaded_family
+from lib_layerdiffusion.hosts.forge.family import loaded_family
 from lib_layerdiffusion.hosts.forge.results import say
 from lib_layerdiffusion.images.arithmetic import ResizeMode
 from lib_layerdiffusion.methods import METHODS, LayerMethod

@@ -103,15 +103,15 @@ def weight_offsets(real, monkeypatch, request):
     """Lets the loaded SD1.5 checkpoint pass for SDXL: methods of weight offsets run on it when this is called."""
 
     def begin() -> None:
-        from lib_layerdiffusion.hosts.forge import host
+        from lib_layerdiffusion.hosts.forge import family
         from lib_layerdiffusion.hosts.forge.script import LayerDiffusionScript
         from lib_layerdiffusion.methods import Family
         from lib_layerdiffusion.weights import WeightStore
 
-        monkeypatch.setattr(host, "family_of", lambda _: Family.SDXL)
+        monkeypatch.setattr(family, "family_of", lambda _: Family.SDXL)
         store = WeightStore([request.getfixturevalue("offsets_folder")])
-        monkeypatch.setattr(LayerDiffusionScript.models, "_store", store)
-        monkeypatch.setattr(LayerDiffusionScript.models, "_patchers", {})
+        monkeypatch.setattr(LayerDiffusionScript.models(), "_store", store)
+        monkeypatch.setattr(LayerDiffusionScript.models(), "_patchers", {})
 
     return begin
 

@@ -77,7 +77,7 @@ def a_broken_layer_file():
     from lib_layerdiffusion.hosts.forge.models import model_folders
     from lib_layerdiffusion.hosts.forge.script import LayerDiffusionScript
 
-    models, own = LayerDiffusionScript.models, LayerDiffusionScript.models._store
+    models, own = LayerDiffusionScript.models(), LayerDiffusionScript.models()._store
     with tempfile.TemporaryDirectory(prefix="layerdiffusion-endurance-") as folder:
         for path in model_folders()[0].glob("*.safetensors"):
             (Path(folder) / path.name).symlink_to(path.resolve())

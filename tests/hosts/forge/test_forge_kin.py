@@ -41,7 +41,7 @@ def test_packed_weights_are_taken_for_what_they_stand_for(fake, parameters, fami
     from lib_layerdiffusion.hosts.forge import unet
 
     method = METHODS[label]
-    weights = fake.script_class.models.layer_weights(method)
+    weights = fake.script_class.models().layer_weights(method)
     check = unet.check_sharing if family == "sd15" else unet.check_offsets
     check(parameters, weights)
     first = next(name for name in parameters if name.endswith("attn1.to_q.weight"))

@@ -118,7 +118,7 @@ def test_weights_that_only_cuda_unpacks_are_changed_there(fake, ask, marked, nam
     fake.use("sdxl")
     marked(bnb("nf4"))
     monkeypatch.setattr(CommonBackend, "torch_device", lambda _: torch.device("cuda"))
-    backend = fake.script_class.models.backend
+    backend = fake.script_class.models().backend
     weight = next(fake_weight for fake_weight in _weights() if hasattr(fake_weight, "bnb_quantized"))
     assert backend.changes_quantised(_unet(), weight)
 
