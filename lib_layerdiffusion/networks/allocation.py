@@ -37,6 +37,16 @@ def freed_memory_kept() -> Generator[None]:
         _leave()
 
 
+def give_back() -> None:
+    """Return what is free to the system now, where `freed_memory_kept` would keep it until its end.
+
+    Blocks of other sizes than before find no room among those that are kept, and the process grows.
+    """
+    with _lock:
+        if _users:
+            _allocator()[1](0)
+
+
 def _enter() -> None:
     mallopt, _ = _allocator()
     with _lock:

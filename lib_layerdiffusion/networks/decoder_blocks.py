@@ -16,6 +16,41 @@ def normalised_silu(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return F.silu(norm(x), inplace=True)
 
 
+def convolved(conv: nn.Conv2d, parts: Sequence[Tensor], norm: nn.GroupNorm | None = None) -> Tensor:
+    """A convolution of maps that lie one behind the other along the channels, without joining them.
+
+    norm: normalises and activates them first; no group of it may lie in two of them.
+    """
+    start, total = 0, None
+    for part in parts:
+        channels = slice(start, start + part.shape[1])
+        one = F.conv2d(
+            part if norm is None else _activated(part, norm, channels),
+            conv.weight[:, channels],
+            conv.bias if total is None else None,
+            padding=conv.padding,
+        )
+        total = one if total is None else total.add_(one)
+        start = channels.stop
+    if total is None:
+        raise ValueError("there is no map to convolve")
+    return total
+
+
+def _activated(part: Tensor, norm: nn.GroupNorm, channels: slice) -> Tensor:
+    groups = part.shape[1] * norm.num_groups // norm.num_channels
+    return F.silu(F.group_norm(part, groups, norm.weight[channels], norm.bias[channels], norm.eps), inplace=True)
+
+
+def _can_stay_apart(parts: Sequence[Tensor], norm: nn.GroupNorm) -> bool:
+    """Whether parts need not be joined: it takes as long, and less memory where the network takes most of it.
+
+    In bfloat16 a sum of two convolutions would be rounded once more.
+    """
+    whole_groups = all(part.shape[1] * norm.num_groups % norm.num_channels == 0 for part in parts)
+    return whole_groups and parts[0].dtype is torch.float32 and not torch.is_grad_enabled()
+
+
 class ResnetBlock(nn.Module):
     """Two normalised 3x3 convolutions beside a shortcut: [B, width_in, H, W] -> [B, width_out, H, W]."""
 
@@ -27,10 +62,13 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(normalised_silu(self.norm1, x))
-        h = self.conv2(normalised_silu(self.norm2, h))
-        return h.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
+    def forward(self, *parts: Tensor) -> Tensor:
+        """parts: maps of one size that lie one behind the other along the channels."""
+        if len(parts) > 1 and not _can_stay_apart(parts, self.norm1):
+            parts = (torch.cat(parts, dim=1),)
+        # Nothing is held here that the next step does not read.
+        h = self.conv2(normalised_silu(self.norm2, convolved(self.conv1, parts, self.norm1)))
+        return h.add_(parts[0] if self.conv_shortcut is None else convolved(self.conv_shortcut, parts))
 
 
 class AttentionBlock(nn.Module):
@@ -115,8 +153,8 @@ class _Level(nn.Module):
         """In which the level computes."""
         return next(self.parameters()).dtype
 
-    def layer(self, index: int, x: Tensor) -> Tensor:
-        x = self.resnets[index](x)
+    def layer(self, index: int, *parts: Tensor) -> Tensor:
+        x = self.resnets[index](*parts)
         return x if self.attentions is None else self.attentions[index](x)
 
 
@@ -151,7 +189,7 @@ class UpLevel(_Level):
 
     def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
-            x = self.layer(index, torch.cat([x, kept.pop()], dim=1))
+            x = self.layer(index, x, kept.pop())
         return x if self.upsamplers is None else self.upsamplers[0](x)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lib_layerdiffusion.networks import gpu_blocks
+from lib_layerdiffusion.networks import allocation, gpu_blocks
 from lib_layerdiffusion.networks.decoder_blocks import DownLevel, MiddleLevel, UpLevel, normalised_silu
 from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
 
@@ -21,6 +21,8 @@ OUTPUT_CHANNELS = 4
 """Alpha, red, green, blue."""
 
 _NAME = "transparency decoder"
+_LARGE = 128 << 20
+"""Bytes of a map of the finest level from which on memory counts for more than a twentieth of the time."""
 
 
 class TransparentDecoder(nn.Module):
@@ -189,6 +191,8 @@ class TransparentDecoder(nn.Module):
                 kept[:] = [item.to(self.dtype) for item in kept]
         x = self.mid_block(x)
         for block in self.up_blocks:
+            if block is self.up_blocks[-1] and kept[0].nbytes >= _LARGE:
+                allocation.give_back()  # else the peak, which follows, comes on top of what deeper levels have left
             x = block(x, kept)
         return self.conv_out(normalised_silu(self.conv_norm_out, x.to(self.conv_norm_out.weight.dtype)))
 

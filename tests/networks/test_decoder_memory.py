@@ -1,0 +1,32 @@
+"""What decoding takes of a CPU's memory, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DECODED = """
+import resource, torch
+from lib_layerdiffusion.networks import TransparentDecoder
+from lib_layerdiffusion.transparency import LatentTransparency
+decoder = TransparentDecoder().eval().requires_grad_(False).with_precision(torch.{dtype})
+pair = LatentTransparency(decoder=decoder)
+decoded = lambda side: pair.decode(torch.rand(1, 3, side, side), torch.rand(1, 4, side // 8, side // 8), 1)
+decoded(64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decoded(1024)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1500), ("bfloat16", 1300)])
+def test_a_view_of_1024_pixels_takes_less_than_the_published_code_does(dtype, most):
+    """That takes 1686 MiB."""
+    script = DECODED.format(dtype=dtype)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert 500 < int(done.stdout) < most
