@@ -64,11 +64,11 @@ class ResnetBlock(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """parts: maps of one size that lie one behind the other along the channels."""
-        if len(parts) > 1 and not _can_stay_apart(parts, self.norm1):
-            parts = (torch.cat(parts, dim=1),)
+        apart = len(parts) == 1 or _can_stay_apart(parts, self.norm1)
+        given: Sequence[Tensor] = parts if apart else [torch.cat(parts, dim=1)]
         # Nothing is held here that the next step does not read.
-        h = self.conv2(normalised_silu(self.norm2, convolved(self.conv1, parts, self.norm1)))
-        return h.add_(parts[0] if self.conv_shortcut is None else convolved(self.conv_shortcut, parts))
+        h = self.conv2(normalised_silu(self.norm2, convolved(self.conv1, given, self.norm1)))
+        return h.add_(given[0] if self.conv_shortcut is None else convolved(self.conv_shortcut, given))
 
 
 class AttentionBlock(nn.Module):
