@@ -2,7 +2,7 @@
 
     python -m tests.hosts.forge.click_through http://127.0.0.1:7860 HOST_NAME OUTPUTS [--alpha-matrix FILE]
 
-The host runs with this extension and an SD1.5 checkpoint. OUTPUTS is the folder below which it saves.
+The host runs with this extension, an SD1.5 checkpoint and an upscaler. OUTPUTS is the folder below which it saves.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import base64
 import io
 import json
+import re
 import sys
 import time
 import zipfile
@@ -172,10 +173,10 @@ def drag(host: Host) -> str:
 def upscale(host: Host) -> str:
     host.select_first("txt2img")
     host.page.locator("#txt2img_hr > .label-wrap").click()
-    for control, value in {"hr_scale": 1.5, "hr_cfg": 1}.items():
+    for control, value in {"hr_scale": 2, "hr_cfg": 1}.items():
         host.number(f"txt2img_{control}", value)
     made = host.new_pictures("txt2img", "#txt2img_upscale")
-    larger = (SIDE * 3 // 2, SIDE * 3 // 2)
+    larger = (SIDE * 2, SIDE * 2)
     if all(alpha(one).shape != larger for one in made if one.mode == "RGBA"):
         raise AssertionError(str([(one.mode, one.size) for one in made]))
     return "one picture with alpha at the new size"
@@ -197,13 +198,15 @@ def to_img2img(host: Host) -> str:
 
 
 def to_extras(host: Host) -> str:
-    host.page.locator("#tabs button", has_text="Txt2img").first.click()
+    host.page.locator("#tabs button", has_text=re.compile("^ *txt2img *$", re.IGNORECASE)).first.click()
     host.select_first("txt2img")
     host.page.locator("#txt2img_send_to_extras").click()
     host.page.wait_for_timeout(4000)
     menu = host.page.locator("#extras_upscaler_1 input").first
     menu.click()
-    host.page.locator("#extras_upscaler_1 ul [aria-label='Lanczos']").first.click()
+    listed = host.page.locator("#extras_upscaler_1 ul [aria-label]")
+    names = listed.evaluate_all("all => all.map(one => one.ariaLabel)")
+    listed.nth(names.index("Lanczos") if "Lanczos" in names else len(names) - 1).click()
     host.number("extras_upscaling_resize", 2)
     made = host.new_pictures("extras", "#extras_generate")[0]
     alpha(made)
