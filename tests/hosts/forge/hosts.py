@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -438,6 +439,7 @@ class RealForge:
                 request = kind(**starting.known_fields(body, kind))
                 answer = (self.api.img2imgapi if img2img else self.api.text2imgapi)(request)
         except Exception as error:  # noqa: BLE001
+            traceback.print_exception(error)  # shown where a test fails
             return Result(error=error, reports=list(self.reports))
         images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer.images]
         info = json.loads(answer.info)
