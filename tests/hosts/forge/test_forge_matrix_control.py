@@ -123,6 +123,9 @@ def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder, ad
     def adapter(weight):
         return unit(adapter_model, rgb(real.side), module=image_encoder, weight=weight)
 
+    alone = real.run(None, also=adapter(1.0))
+    assert alone.reports == []
+    assert not alone.same_as(plain)
     adapted = real.run(args, batch_size=size, also=adapter(1.0))
     assert adapted.reports == []
     assert modes(adapted) == modes(without) == ["RGBA", *["RGB"] * (size - 1)]
@@ -130,8 +133,5 @@ def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder, ad
     hardly = real.run(args, batch_size=size, also=adapter(1e-4))
     for number in range(size):
         assert difference(adapted, without, number) > 10 * difference(hardly, without, number)
-    alone = real.run(None, also=adapter(1.0))
-    assert alone.reports == []
-    assert not alone.same_as(plain)
     assert real.run(None).same_as(plain)
     row("IP-Adapter", technique, "the layers, the first with alpha; plain pictures afterwards as before")
