@@ -80,7 +80,10 @@ def write_inpaint_patch(checkpoint: Path, path: Path) -> None:
 
 
 def write_adapter(_: Path, path: Path) -> None:
-    """An IP-Adapter of SD1.5 as published: four tokens from an image embedding, keys and values of 16 attentions."""
+    """An IP-Adapter of SD1.5 as published: four tokens from an image embedding, keys and values of 16 attentions.
+
+    In half precision, as published: hosts that calculate in another make weights of their own then.
+    """
     generator = torch.Generator().manual_seed(11)
     tokens, context, embedding = 4, 768, 1024
     widths = [320, 320, 640, 640, 1280, 1280, *[1280] * 3, *[640] * 3, *[320] * 3, 1280]  # down, up, middle
@@ -94,7 +97,7 @@ def write_adapter(_: Path, path: Path) -> None:
         for name in ("to_k_ip", "to_v_ip"):
             weight = 0.05 * torch.randn(width, context, generator=generator)
             tensors[f"ip_adapter.{2 * number + 1}.{name}.weight"] = weight
-    save_file(tensors, path)
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, path)
 
 
 def write_image_encoder(path: Path) -> None:

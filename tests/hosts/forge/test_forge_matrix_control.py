@@ -97,31 +97,17 @@ def image_encoder(real, monkeypatch, request):
     return name
 
 
-@pytest.fixture
-def adapter_model(real, monkeypatch):
-    """Name of the IP-Adapter in the host's list.
-
-    Neo runs in inference mode and puts the file's tensors into its layers as `.data`, with or without this extension;
-    torch 2.13 refuses to multiply by them unless they were loaded in that mode.
-    """
-    if real.name == "Forge Neo":
-        from backend import utils
-
-        monkeypatch.setattr(utils, "load_torch_file", torch.inference_mode()(utils.load_torch_file))
-    return real.control_model("adapter")
-
-
 def difference(first, second, number):
     return np.abs(first.array(number).astype(float) - second.array(number)).mean()
 
 
 @pytest.mark.parametrize("technique", METHODS_OF)
-def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder, adapter_model):
+def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder):
     args, size = ask(method_of(technique), preview=False, decode_passes=1), 3 if technique == FRAMES else 1
-    plain, without = real.run(None), real.run(args, batch_size=size)
+    model, plain, without = real.control_model("adapter"), real.run(None), real.run(args, batch_size=size)
 
     def adapter(weight):
-        return unit(adapter_model, rgb(real.side), module=image_encoder, weight=weight)
+        return unit(model, rgb(real.side), module=image_encoder, weight=weight)
 
     alone = real.run(None, also=adapter(1.0))
     assert alone.reports == []
