@@ -104,7 +104,7 @@ def test_the_hosts_own_upscale_after_sampling(real, ask, row, method_of, techniq
 
 FORMATS = {"png": "png", "webp": "webp", "avif": "avif", "jxl": "jxl", "heif": "heif", "jpg": "png", "gif": "png"}
 """Chosen -> in which a picture with alpha is saved."""
-LOSSY = {"avif", "jxl", "heif"}
+LOSSY = {"avif", "heif"}
 """Formats whose alpha is lossy like their colour at the host's quality of 80."""
 WITHOUT_TEXT = {"heif"}
 """Into which hosts write no infotext, of no picture."""
