@@ -50,9 +50,9 @@ class Host:
 
     def __init__(self, page: Page, address: str, outputs: Path) -> None:
         self.page, self.outputs = page, outputs
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         page.goto(f"{address}/?__theme=light", wait_until="domcontentloaded")
-        page.wait_for_selector("#txt2img_generate")
+        page.wait_for_selector("#txt2img_generate", timeout=WAIT)
         page.wait_for_timeout(4000)
 
     def number(self, control: str, value: float) -> None:
