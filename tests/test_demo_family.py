@@ -14,6 +14,7 @@ from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family
 from lib_layerdiffusion.places import bundled_family
 from lib_layerdiffusion.training.synthesis import translucent
+from lib_layerdiffusion.transparency import LatentTransparency
 
 FOLDER = bundled_family()
 
@@ -77,6 +78,25 @@ def test_its_own_number_of_decode_passes_is_its_best(engine):
 
     errors = {passes: error(passes) for passes in (1, 2, 4, 8)}
     assert min(errors, key=errors.get) == engine.host.decode_passes
+
+
+@pytest.mark.parametrize("passes", [1, 8])
+@torch.no_grad()
+def test_bfloat16_is_hardly_to_be_seen(engine, passes):
+    """At most one level on average and two at the 99.9th percentile, seen on black, grey and white."""
+    true = translucent(torch.Generator().manual_seed(7), engine.host.default_size, 16)
+    pictures = [np.ascontiguousarray(array) for array in (true * 255).round().byte().permute(0, 2, 3, 1).numpy()]
+    latent = torch.cat([engine.encode(picture).data for picture in pictures]).float()
+    vae = engine.host.pipeline.vae
+    pixels = (vae.decode(latent.to(vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+    exact = deepcopy(engine.store.decoder(Family.SDXL)).with_precision(torch.float32)
+    rough = deepcopy(exact).with_precision(torch.bfloat16)
+    one, other = (LatentTransparency(decoder=net).decode(pixels, latent, passes) for net in (exact, rough))
+    grounds = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1, 1)
+    seen = [255 * (grounds + (rgba[:, :3] - grounds) * rgba[:, 3:]) for rgba in (one, other)]
+    for error in ((seen[0] - seen[1]).abs(), 255 * (one - other)[:, 3].abs()):
+        assert 0 < error.mean() <= 1
+        assert np.quantile(error.numpy(), 0.999) <= 2
 
 
 @pytest.mark.parametrize("colour", [(220, 60, 40), (127, 127, 127)], ids=["red", "the background's own grey"])

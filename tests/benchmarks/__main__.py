@@ -17,11 +17,13 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import decoding, runs, sharing
+from tests.benchmarks import decoding, memory, runs, sharing
 from tests.benchmarks.reference import Reference
 from tests.benchmarks.timing import Measure, Row, printed
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+_LONG = ("decode-2048", "memory")
+"""Parts that take minutes and gigabytes: only where they are asked for."""
 Parts = dict[str, Callable[[], Iterator[list[Row]]]]
 """Name -> what gives the groups of its table."""
 
@@ -45,6 +47,7 @@ def parts_for(device: torch.device, reference: Reference | None, measure: Measur
         "decode": decode,
         "decode-1024": sized(1024),
         "decode-2048": sized(2048),
+        "memory": lambda: memory.groups(None if reference is None else reference.folder),
         "median": lambda: iter([decoding.median(device, 1024, measure)]),
         "encode": lambda: iter([decoding.encode(device, 1024, measure)]),
         "pictures": lambda: iter([decoding.pictures(reference, 1024, measure)]),
@@ -63,7 +66,9 @@ def machine(device: torch.device) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure (default: all but decode-2048)")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="what to measure (default: all but decode-2048 and memory)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the reference extension")
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.json:
         print(", ".join(f"{key} {value}" for key, value in machine(device).items()), flush=True)
     rows: list[Row] = []
-    for name in arguments.parts or [name for name in known if name != "decode-2048"]:
+    for name in arguments.parts or [name for name in known if name not in _LONG]:
         sys.stderr.write(f"{name} ...\n")
         with torch.no_grad():
             for group in known[name]():

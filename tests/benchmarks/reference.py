@@ -20,6 +20,7 @@ class Reference:
     """Networks of `lllyasviel/sd-forge-layerdiffuse` at `folder`; they need diffusers and einops."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         with _host_modules():
             self._models = _module("reference_models", folder / "lib_layerdiffusion" / "models.py")
             self._sharing = _module("reference_sharing", folder / "lib_layerdiffusion" / "attention_sharing.py")
