@@ -191,7 +191,7 @@ class TransparentDecoder(nn.Module):
                 kept[:] = [item.to(self.dtype) for item in kept]
         x = self.mid_block(x)
         for block in self.up_blocks:
-            if block is self.up_blocks[-1] and kept[0].nbytes >= _LARGE:
+            if block is self.up_blocks[-1] and kept[0].nbytes >= _LARGE and not torch.compiler.is_compiling():
                 allocation.give_back()  # else the peak, which follows, comes on top of what deeper levels have left
             x = block(x, kept)
         return self.conv_out(normalised_silu(self.conv_norm_out, x.to(self.conv_norm_out.weight.dtype)))
