@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
-from lib_layerdiffusion.networks.sharing_run import AttentionLayer, SharingRun, is_plain_linear
+from lib_layerdiffusion.networks.sharing_run import AttentionLayer, SharingRun, attend_over_frames, is_plain_linear
 from lib_layerdiffusion.networks.transparent_encoder import convolution_stack
 
 __all__ = ["AttentionSharing", "ConditionEncoder", "SharingRun", "SharingUnit", "is_plain_linear"]
@@ -87,13 +87,12 @@ class SharingUnit(nn.Module):
         if control is not None:
             framed = states.view(self.frames, -1, tokens, channels)
             states = torch.add(framed, control, alpha=run.weight).view_as(states)
-        source = states
-        if context is not None:
-            by_row = run.contexts(context, self.frames)
-            source = by_row.unflatten(0, (-1, self.frames)).transpose(0, 1).flatten(0, 1)
         q = self._project("q", states, attention.to_q, run)
-        k = self._project("k", source, attention.to_k, run)
-        v = self._project("v", source, attention.to_v, run)
+        if context is None:
+            k, v = self._project("k", states, attention.to_k, run), self._project("v", states, attention.to_v, run)
+        else:
+            text = run.contexts(context, self.frames)
+            k, v = self._of_text("k", text, attention.to_k, run), self._of_text("v", text, attention.to_v, run)
         attended = self._attend(q, k, v, attention.heads, run, framed=True)
         change = self._project("out", attended, attention.to_out[0], run)
         temporal = self._across_frames(states + change, attention.heads, run)
@@ -142,6 +141,19 @@ class SharingUnit(nn.Module):
             plain
         )
 
+    def _of_text(self, name: str, text: Tensor, base: Callable[[Tensor], Tensor], run: SharingRun) -> Tensor:
+        """`_project` of a context [B, M, D], rows picture by picture; once, while text and weight stay the same."""
+
+        def make() -> Tensor:
+            source = text.unflatten(0, (-1, self.frames)).transpose(0, 1).flatten(0, 1)
+            return self._project(name, source, base, run)
+
+        weight, framed = getattr(base, "weight", None), text.view(self.frames, -1, text.shape[-1])
+        kept = run.unchanged(text)
+        if kept is None or not isinstance(weight, Tensor) or not self._folds(name, framed, base, run):
+            return make()
+        return run.once((id(self), name, "text", run.weight), (kept, weight), make)
+
     def _folds(self, name: str, framed: Tensor, base: Callable[[Tensor], Tensor], run: SharingRun) -> bool:
         """Whether the updates may be folded into the layer's weight, which is then as fast as the plain layer."""
         weight = getattr(base, "weight", None)
@@ -167,7 +179,7 @@ class SharingUnit(nn.Module):
         key = (id(self), "temporal", heads, x.dtype, x.device)
         weight, bias = run.once(key, self.temporal_q.weight, lambda: self._inwards(x, heads))
         q, k, v = functional.linear(x, weight, bias).view(self.frames, -1, heads, 3, x.shape[-1] // heads).unbind(3)
-        return self._temporal("o", _attend_over_frames(q, k, v).reshape(x.shape), run)
+        return self._temporal("o", attend_over_frames(q, k, v).reshape(x.shape), run)
 
     def _temporal(self, name: str, x: Tensor, run: SharingRun) -> Tensor:
         layer: nn.Linear = getattr(self, f"temporal_{name}")
@@ -199,16 +211,6 @@ class SharingUnit(nn.Module):
 def _exact(layer: nn.Linear, like: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias in float32 on the device of `like`."""
     return layer.weight.to(like.device, torch.float32), layer.bias.to(like.device, torch.float32)
-
-
-def _attend_over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention along the first axis of [frames, positions, heads, d], position by position; q is scaled already.
-
-    Batched products of tiny matrices: the usual kernels are made for few long sequences, take several times as long for
-    thousands of two or three, and many refuse more than 65,535 of them.
-    """
-    scores = torch.einsum("iphd,jphd->phij", q, k)
-    return torch.einsum("phij,jphd->iphd", scores.softmax(-1), v)
 
 
 def _in_dtype(layers: nn.Module, x: Tensor) -> Tensor:

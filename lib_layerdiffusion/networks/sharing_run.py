@@ -32,6 +32,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+def attend_over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention along the first axis of [frames, positions, heads, d], position by position; q is scaled already.
+
+    Batched products of tiny matrices: the usual kernels are made for few long sequences, take several times as long for
+    thousands of two or three, and many refuse more than 65,535 of them. On a CPU the second of them takes twice as long
+    as adding the few frames up.
+    """
+    weights = torch.einsum("iphd,jphd->phij", q, k).softmax(-1)
+    if q.device.type != "cpu" or q.dtype is not torch.float32:
+        return torch.einsum("phij,jphd->iphd", weights, v)
+    of_frame = weights.permute(2, 3, 0, 1).contiguous().unsqueeze(-1)
+    total = of_frame[:, 0] * v[0]
+    for frame in range(1, len(v)):
+        total.addcmul_(of_frame[:, frame], v[frame])
+    return total
+
+
 def is_plain_linear(layer: object, rows: Tensor | None = None) -> bool:
     """Whether a layer is torch's own linear one, so that an update can be folded into its weight."""
     del rows
@@ -56,11 +73,20 @@ def is_weight_product(layer: object, rows: Tensor) -> bool:
 
 @dataclass
 class _Kept:
-    """A value and the tensor that it follows from; `state` tells whether that tensor has changed since."""
+    """A value and the tensors that it follows from; `state` tells whether they have changed since."""
 
-    source: Tensor
+    sources: tuple[Tensor, ...]
     state: tuple[Any, ...]
     value: Any
+
+    def is_of(self, sources: tuple[Tensor, ...], state: tuple[Any, ...]) -> bool:
+        """Whether it follows from these, as they are now."""
+        same = len(sources) == len(self.sources) and all(a is b for a, b in zip(sources, self.sources, strict=True))
+        return same and state == self.state
+
+
+def _state(tensor: Tensor) -> tuple[Any, ...]:
+    return (0 if tensor.is_inference() else tensor._version, tensor.device, tensor.dtype)
 
 
 @dataclass
@@ -88,22 +114,37 @@ class SharingRun:
     _kept: dict[Hashable, _Kept] = field(default_factory=dict, repr=False)
     _contexts: tuple[Tensor, Tensor, object, Tensor] | None = field(default=None, repr=False)
     _resized: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _text: Tensor | None = field(default=None, repr=False)
 
-    def once(self, key: Hashable, source: Tensor, make: Callable[[], T]) -> T:
-        """`make()`, computed anew only when `source` is another tensor or was written to; not kept under autograd."""
+    def once(self, key: Hashable, source: Tensor | tuple[Tensor, ...], make: Callable[[], T]) -> T:
+        """`make()`, computed anew only when a source is another tensor or was written to; not kept under autograd."""
         if torch.is_grad_enabled():
             return make()
-        version = 0 if source.is_inference() else source._version
+        sources = source if isinstance(source, tuple) else (source,)
+        state = tuple(map(_state, sources))
         kept = self._kept.get(key)
-        if kept is None or kept.source is not source or kept.state != (version, source.device, source.dtype):
-            kept = self._kept[key] = _Kept(source, (version, source.device, source.dtype), make())
+        if kept is None or not kept.is_of(sources, state):
+            kept = self._kept[key] = _Kept(sources, state, make())
         return kept.value
 
     def forget(self) -> None:
         """Drop everything that was computed once: products with the UNet's weights, signals' additions, contexts."""
         self._kept.clear()
         self._resized.clear()
-        self._contexts = None
+        self._contexts = self._text = None
+
+    def unchanged(self, context: Tensor) -> Tensor | None:
+        """A copy of a context that is the same object from step to step, as long as all values are the same.
+
+        Hosts hand over another tensor at every step. None where comparing would be no cheaper than computing anew: a
+        GPU would have to be waited for.
+        """
+        if context.device.type != "cpu" or torch.is_grad_enabled():
+            return None
+        kept = self._text
+        if kept is None or kept.dtype is not context.dtype or not torch.equal(kept, context):
+            kept = self._text = context.clone()
+        return kept
 
     @property
     def signal_size(self) -> tuple[int, int] | None:

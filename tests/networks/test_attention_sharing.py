@@ -304,3 +304,32 @@ def test_a_layer_that_turns_into_another_kind_is_asked_again_in_the_next_run():
     packed.weight = nn.Parameter(torch.zeros(8, 4, dtype=torch.uint8), requires_grad=False)
     assert not is_weight_product(packed, rows)
     assert not is_weight_product(lambda x: x, rows)
+
+
+def test_what_follows_from_the_text_is_computed_when_the_text_or_a_weight_changes():
+    torch.manual_seed(0)
+    unit = SharingUnit(16, 24, frames=2, rank=4, signal_channels=None)
+    for parameter in unit.parameters():
+        parameter.data.normal_(std=0.2)
+    base, hidden, text = BaseAttention(16, 24, heads=2), torch.randn(4, 6, 16), torch.randn(4, 5, 24)
+    run = SharingRun(can_fold=is_plain_linear)
+    products = []
+    project = unit._project
+    unit._project = lambda name, *rest: products.append(name) or project(name, *rest)
+
+    def step(context):
+        products.clear()
+        made = unit(hidden, base, context, run)
+        slow = unit(hidden, base, context, SharingRun(can_fold=lambda _layer, _rows: False))
+        torch.testing.assert_close(made, slow, atol=1e-5, rtol=1e-5)
+        return products[: products.index("out")]
+
+    with torch.no_grad():
+        assert step(text) == ["q", "k", "v"]
+        assert step(text.clone()) == ["q"]  # hosts hand over another tensor at every step
+        text[1, 2] += 1
+        assert step(text) == ["q", "k", "v"]
+        base.to_v.weight = nn.Parameter(base.to_v.weight.data * -2)
+        assert step(text) == ["q", "v"]
+        run.forget()
+        assert step(text) == ["q", "k", "v"]
