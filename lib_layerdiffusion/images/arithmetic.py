@@ -148,7 +148,7 @@ def pad_rgb(rgba: Picture8) -> PictureF:
     need_rgba(rgba)
     values = to_float(rgba)
     alpha = np.ascontiguousarray(values[..., 3])
-    levels = [(values[..., :3] * values[..., 3:], alpha)]
+    levels = [(values[..., :3] * _for_each_colour(alpha), alpha)]
     while min(levels[-1][1].shape) > 1:
         colour, alpha = levels[-1]
         size = (int(alpha.shape[1] / PYRAMID_STEP), int(alpha.shape[0] / PYRAMID_STEP))
@@ -157,8 +157,15 @@ def pad_rgb(rgba: Picture8) -> PictureF:
     padded: PictureF = colour.sum((0, 1), keepdims=True) / max(float(alpha.sum()), 1e-8)
     for colour, alpha in reversed(levels):
         below = cv2.resize(padded, (alpha.shape[1], alpha.shape[0]), interpolation=cv2.INTER_LINEAR)
-        padded = colour + np.asarray(below, np.float32).reshape(colour.shape) * (1.0 - alpha[..., None])
+        padded = np.asarray(below, np.float32).reshape(colour.shape)
+        padded *= _for_each_colour(1.0 - alpha)
+        padded += colour
     return padded
+
+
+def _for_each_colour(plane: PictureF) -> PictureF:
+    """[H, W] -> [H, W, 3], written out: NumPy multiplies by a last axis of one in steps of three values."""
+    return np.asarray(cv2.merge([plane] * 3), np.float32).reshape(*plane.shape, 3)
 
 
 def _area(picture: PictureF, size: tuple[int, int]) -> PictureF:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib_layerdiffusion.images.arithmetic import ResizeMode, condition_image, pad_rgb
+from lib_layerdiffusion.images.arithmetic import PYRAMID_STEP, ResizeMode, condition_image, pad_rgb
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
 from lib_layerdiffusion.networks.precision import decoder_precision
 from lib_layerdiffusion.places import compiled_folder
@@ -95,11 +97,30 @@ def pictures(reference: Reference | None, side: int, measure: Measure) -> list[R
     if reference is not None:
         ways["reference"] = lambda: reference.pad_rgb(picture)
     ways["ours"] = lambda: pad_rgb(picture)
+    ways["OpenCV's resizes of it alone"] = _resizes(side)
     rows = compare(f"pad_rgb, {side}x{side}", ways, measure)
     modes: dict[str, Callable[[], object]] = {
         f"ours, {mode}": lambda mode=mode: condition_image(large, mode, side, side) for mode in ResizeMode
     }
     return rows + compare(f"condition picture, {3 * side}x{2 * side} to {side}x{side}", modes, measure)
+
+
+def _resizes(side: int) -> Callable[[], object]:
+    """The resizes that `pad_rgb` consists of, of pictures that are there: no way of doing it takes less."""
+    sides = [side]
+    while sides[-1] > 1:
+        sides.append(int(sides[-1] / PYRAMID_STEP))
+    levels = [np.ones((each, each, 4), np.float32) for each in sides]
+    colours, alphas = ([np.ascontiguousarray(level[..., part]) for level in levels] for part in (slice(3), 3))
+
+    def run() -> None:
+        for large, small in pairwise(range(len(sides))):
+            size = (sides[small], sides[small])
+            for planes in (colours, alphas):
+                cv2.resize(planes[large], size, interpolation=cv2.INTER_AREA)
+            cv2.resize(colours[small], (sides[large], sides[large]), interpolation=cv2.INTER_LINEAR)
+
+    return run
 
 
 def random_picture(height: int, width: int) -> np.ndarray:
