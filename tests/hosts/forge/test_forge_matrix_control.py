@@ -106,8 +106,8 @@ def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder):
     args, size = ask(method_of(technique), preview=False, decode_passes=1), 3 if technique == FRAMES else 1
     model, plain, without = real.control_model("adapter"), real.run(None), real.run(args, batch_size=size)
 
-    def adapter(weight):
-        return unit(model, rgb(real.side), module=image_encoder, weight=weight)
+    def adapter(weight, **values):
+        return unit(model, rgb(real.side), module=image_encoder, weight=weight, **values)
 
     alone = real.run(None, also=adapter(1.0))
     assert alone.reports == []
@@ -119,5 +119,11 @@ def test_ip_adapter(real, ask, row, rgb, method_of, technique, image_encoder):
     hardly = real.run(args, batch_size=size, also=adapter(1e-4))
     for number in range(size):
         assert difference(adapted, without, number) > 10 * difference(hardly, without, number)
+    left = encoded(square(real.side, (0, 0, real.side // 2, real.side)).convert("RGB"))
+    within = real.run(args, batch_size=size, also=adapter(1.0, mask_image=left, guidance_end=0.6))
+    assert within.reports == []
+    for number in range(size):
+        assert 0 < difference(within, without, number) != difference(within, adapted, number) > 0
     assert real.run(None).same_as(plain)
+    row("IP-Adapter in a mask and up to 0.6", technique, "the layers, the first with alpha")
     row("IP-Adapter", technique, "the layers, the first with alpha; plain pictures afterwards as before")
