@@ -245,10 +245,9 @@ def main() -> int:
             except Exception as error:  # noqa: BLE001  # the other steps are tried as well
                 failed += 1
                 host.page.screenshot(path=f"click-{failed}.png")
-                sys.stdout.write(f"FAILED {done}: {type(error).__name__} {str(error)[:300]}\n")
+                print(f"FAILED {done}: {type(error).__name__} {str(error)[:300]}", flush=True)
                 continue
-            sys.stdout.write(f"{done}: {outcome}\n")
-            sys.stdout.flush()
+            print(f"{done}: {outcome}", flush=True)
             if given.alpha_matrix is not None:
                 entry = {"host": given.host, "done": done, "technique": "one picture", "outcome": outcome}
                 with given.alpha_matrix.open("a", encoding="utf-8") as file:
