@@ -53,6 +53,7 @@ def parts_for(device: torch.device, reference: Reference | None, measure: Measur
         "pictures": lambda: iter([decoding.pictures(reference, 1024, measure)]),
         "sharing": shared,
         "runs": lambda: iter([list(runs.family(device, measure))]),
+        "batch": lambda: iter([list(runs.batch(device, measure))]),
         "imports": lambda: iter([list(runs.imports(measure))]),
     }
 

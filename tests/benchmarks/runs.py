@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import statistics
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ import torch
 from tests.benchmarks.timing import Measure, Row, compare
 
 ROOT = Path(__file__).parents[2]
+PICTURES = 4
 _SCRIPT = """
 import sys, time
 sys.path[:0] = {paths!r}
@@ -61,6 +64,29 @@ def family(device: torch.device, measure: Measure) -> Iterator[Row]:
         "put it in and take it out, as Stop At does": switch,
     }
     yield from compare(f"weights of the bundled family, {device}", ways, measure)
+
+
+def batch(device: torch.device, measure: Measure) -> Iterator[Row]:
+    """Seconds a picture of the bundled family, in a job of one worker that has its model; files are written."""
+    from lib_layerdiffusion import LayerDiffusion
+    from lib_layerdiffusion.engine.batch import BatchJob, TaskRunner
+    from lib_layerdiffusion.engine.tasks import read_tasks
+
+    engine = LayerDiffusion.from_checkpoint(device=device)
+    with tempfile.TemporaryDirectory() as name:
+        lines = Path(name) / "lines.jsonl"
+        runner = TaskRunner(BatchJob(lines, Path(name), load=lambda **_: engine))
+
+        def job(count: int, at_once: int) -> None:
+            task = {"prompt": "a red apple", "seed": 1, "batch": at_once}
+            lines.write_text(f"{json.dumps(task)}\n" * (count // at_once), encoding="utf-8")
+            for each in read_tasks(lines):
+                if runner(each)["status"] == "failed":
+                    raise RuntimeError(f"{each} failed")
+
+        ways = {f"{at_once} a line": lambda at_once=at_once: job(PICTURES, at_once) for at_once in (1, 4)}
+        for row in compare(f"batch, a picture, {device}", ways, measure.fewer()):
+            yield replace(row, seconds=row.seconds / PICTURES)
 
 
 def imports(measure: Measure) -> Iterator[Row]:
