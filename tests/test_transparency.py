@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.images import arithmetic as images
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
-from lib_layerdiffusion.networks.tiles import cut, tile_side
+from lib_layerdiffusion.networks.tiles import OVERLAP, cut, tile_side
 from lib_layerdiffusion.transparency import LatentTransparency, lower_median, rgba_arrays
 from tests.golden import expected, filled, relative_error, rgba, tensor, thinned
 
@@ -143,6 +144,18 @@ def test_tiles_keep_a_memory_limit_and_leave_no_seam(small, size):
         ours, theirs = (x.diff(dim=axis).abs().mean((0, 1, 5 - axis)) for x in (tiled, whole))
         for edge in edges:
             assert ours[edge - 1] <= 1.2 * theirs[max(0, edge - 8) : edge + 8].max()
+
+
+@pytest.mark.parametrize("side", range(512, 2400, 192))
+def test_tiles_cover_every_length_and_compute_little_twice(side):
+    for length in range(513, 6000, 61):
+        tiles = cut(length, 512, side, 64)
+        assert (tiles[0].top, tiles[-1].bottom) == (0, length)
+        assert all(one.bottom - after.top >= OVERLAP for one, after in pairwise(tiles))
+        assert all(tile.bottom - tile.top <= side for tile in tiles)
+        # Rounding to multiples of 64 may add to each overlap, and no tile is smaller than 512.
+        twice = sum(tile.bottom - tile.top for tile in tiles) - length
+        assert twice <= (len(tiles) - 1) * (2 * OVERLAP + 3 * 64) or tiles[0].bottom == 512
 
 
 def smooth(channels: int, height: int, width: int) -> torch.Tensor:

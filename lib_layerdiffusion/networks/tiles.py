@@ -46,11 +46,25 @@ def tile_side(height: int, width: int, bytes_per_pixel: int, limit: int, multipl
 
 def cut(height: int, width: int, side: int, multiple: int) -> list[Tile]:
     """Tiles of at most `side` that cover the picture, evenly spread, overlapping by `OVERLAP` pixels or more."""
+    rows, columns = (_needed(length, side, multiple) for length in (height, width))
     return [
-        Tile(top, left, min(top + side, height), min(left + side, width))
-        for top in _starts(height, side, multiple)
-        for left in _starts(width, side, multiple)
+        Tile(top, left, min(top + rows, height), min(left + columns, width))
+        for top in _starts(height, rows, multiple)
+        for left in _starts(width, columns, multiple)
     ]
+
+
+def _needed(length: int, side: int, multiple: int) -> int:
+    """A side with which no more tiles cover `length` than with `side`, as what overlaps is computed twice.
+
+    Neighbours share twice `OVERLAP` where `side` allows it, so that both see the place where one fades into the other.
+    """
+    if length <= side:
+        return side
+    shared = OVERLAP + multiple
+    count = -(-(length - shared) // (side - shared))
+    needed = -(-(length + (count - 1) * (shared + OVERLAP)) // count)
+    return min(side, max(-(-needed // multiple) * multiple, SMALLEST))
 
 
 def _starts(length: int, side: int, multiple: int) -> list[int]:

@@ -110,8 +110,14 @@ class TransparentDecoder(nn.Module):
 
     @property
     def activation_bytes_per_pixel(self) -> int:
-        """About how much memory one pass takes at its peak, for each pixel."""
-        return self.activations_per_pixel * self.dtype.itemsize
+        """About how much memory one pass takes at its peak, for each pixel.
+
+        It peaks at the end, or at the beginning where the finest level alone is in float32: then with its results, the
+        picture's first map and three that come and go.
+        """
+        finest = self.down_blocks[0]
+        first = self.channels[0] * (len(finest.resnets) + 4) * finest.dtype.itemsize  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+        return max(self.activations_per_pixel * self.dtype.itemsize, int(first))
 
     def with_precision(self, dtype: torch.dtype) -> Self:
         """Change the weights to `dtype`, in place; what eight bits of mantissa are too few for stays in float32.
