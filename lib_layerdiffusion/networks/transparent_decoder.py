@@ -115,9 +115,9 @@ class TransparentDecoder(nn.Module):
         It peaks at the end, or at the beginning where the finest level alone is in float32: then with its results, the
         picture's first map and three that come and go.
         """
-        finest = self.down_blocks[0]
-        first = self.channels[0] * (len(finest.resnets) + 4) * finest.dtype.itemsize  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-        return max(self.activations_per_pixel * self.dtype.itemsize, int(first))
+        finest, layers = self.down_blocks[0], len(self.down_blocks[0].resnets)  # pyright: ignore[reportArgumentType]
+        first = self.channels[0] * (layers + 4) * next(finest.parameters()).dtype.itemsize
+        return max(self.activations_per_pixel * self.dtype.itemsize, first)
 
     def with_precision(self, dtype: torch.dtype) -> Self:
         """Change the weights to `dtype`, in place; what eight bits of mantissa are too few for stays in float32.
