@@ -21,7 +21,7 @@ OUTPUT_CHANNELS = 4
 """Alpha, red, green, blue."""
 
 _NAME = "transparency decoder"
-_LARGE = 128 << 20
+_LARGE = 64 << 20
 """Bytes of a map of the finest level from which on memory counts for more than a twentieth of the time."""
 
 
@@ -193,12 +193,13 @@ class TransparentDecoder(nn.Module):
                 added = self.latent_conv_in(latent.to(self.latent_conv_in.weight.dtype))
                 x = x + added.to(x.dtype)  # not in place: the list keeps the picture alone
             x = block(x, kept)
-            if level == 0:
+            if level == 0 and self.dtype is not x.dtype:
                 kept[:] = [item.to(self.dtype) for item in kept]
+                _make_room(kept[0])
         x = self.mid_block(x)
         for block in self.up_blocks:
-            if block is self.up_blocks[-1] and kept[0].nbytes >= _LARGE and not torch.compiler.is_compiling():
-                allocation.give_back()  # else the peak, which follows, comes on top of what deeper levels have left
+            if block is self.up_blocks[-1]:
+                _make_room(kept[0])  # else the peak, which follows, comes on top of what deeper levels have left
             x = block(x, kept)
         return self.conv_out(normalised_silu(self.conv_norm_out, x.to(self.conv_norm_out.weight.dtype)))
 
@@ -217,6 +218,12 @@ class TransparentDecoder(nn.Module):
         for block in self.up_blocks:
             x = gpu_blocks.up(block, x, kept)  # pyright: ignore[reportArgumentType]
         return self.conv_out(gpu_blocks.normalised([x.to(self.conv_norm_out.weight.dtype)], self.conv_norm_out))
+
+
+def _make_room(finest: Tensor) -> None:
+    """Give back what is free where maps like this one, of the finest level, are large."""
+    if finest.nbytes >= _LARGE and finest.device.type == "cpu" and not torch.compiler.is_compiling():
+        allocation.give_back()
 
 
 def _kept_widths(channels: Sequence[int], layers: int) -> list[int]:
