@@ -16,7 +16,7 @@ import gradio as gr
 from modules import scripts
 from modules.ui_components import InputAccordion
 
-from lib_layerdiffusion.hosts.forge import extras, grids, needs, options, paste, saving, tiles, webui, xyz
+from lib_layerdiffusion.hosts.forge import extras, grids, needs, options, paste, saving, sending, tiles, webui, xyz
 from lib_layerdiffusion.hosts.forge.control import stopping
 from lib_layerdiffusion.hosts.forge.page import LAST_ON_PAGE, TabPage, follow_checkpoint
 
@@ -163,6 +163,7 @@ def register(file: str) -> None:
     tiles.add_alpha(_is_ours)
     grids.keep_alpha()
     extras.keep_alpha()
+    sending.keep_alpha()
     wanted: dict[str, tuple[Callable[..., Any], needs.Feature | None]] = {
         "after_component": (_WholePage().see, None),
         "ui_settings": (options.add, needs.SETTINGS_PAGE),

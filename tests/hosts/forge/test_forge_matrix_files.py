@@ -154,6 +154,16 @@ def test_the_save_and_zip_buttons(real, ask, row, chosen, monkeypatch):
     row(f"the Save and Zip buttons, format {chosen}", ONE, "a file with alpha, and the same in the archive")
 
 
+def test_the_send_buttons(real, row, rgba):
+    """What stands behind them, as the gallery calls it."""
+    infotext_utils = pytest.importorskip("modules.infotext_utils")
+    picture = rgba(real.side)
+    sent, *_ = infotext_utils.send_image_and_dimensions([(picture, None)])
+    assert sent.mode == "RGBA"
+    assert np.array_equal(np.asarray(sent), np.asarray(picture))
+    row("sent to another tab", ONE, "the picture goes on with its alpha")
+
+
 @pytest.mark.parametrize("technique", METHODS_OF)
 def test_grids(real, ask, row, method_of, technique):
     size = 3 if technique == FRAMES else 2

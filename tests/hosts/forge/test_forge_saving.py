@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -106,6 +108,42 @@ def test_the_api_answers_where_the_host_cannot_encode(fake, ask):
     result = fake.run(ask(TOGETHER), batch_size=3)
     assert [image.format for image in result.images] == ["PNG"] * 4
     assert result.images[0].mode == "RGBA"
+
+
+@pytest.fixture
+def buttons(fake, monkeypatch):
+    """The module of the "send to" buttons as Neo 2.26 has it: it hands on colour alone."""
+    import modules
+
+    from lib_layerdiffusion.hosts.forge import sending
+
+    module = ModuleType("modules.infotext_utils")
+    module.image_from_url_text = lambda x: x and x[0][0]
+
+    def send_image_and_dimensions(x):
+        image = x if isinstance(x, Image.Image) else module.image_from_url_text(x)
+        return (image.convert("RGB"), *image.size) if image else (None, None, None)
+
+    module.send_image_and_dimensions = send_image_and_dimensions
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(modules, "infotext_utils", module, raising=False)
+    sending.keep_alpha()
+    sending.keep_alpha()  # once is enough
+    return module
+
+
+def test_the_send_buttons_keep_alpha(buttons, rgba, rgb):
+    layer, plain = rgba(96), rgb(64)
+    for given in (layer, [(layer, None)]):
+        sent, width, height = buttons.send_image_and_dimensions(given)
+        assert sent.mode == "RGBA"
+        assert np.array_equal(np.asarray(sent), np.asarray(layer))
+        assert (width, height) == (96, 96)
+    opaque = plain.convert("RGBA")
+    opaque.putalpha(254)  # the host's own text
+    for given in (plain, opaque):
+        assert buttons.send_image_and_dimensions([(given, None)])[0].mode == "RGB"
+    assert buttons.send_image_and_dimensions(None) == (None, None, None)
 
 
 def test_grids_have_alpha_and_texts_a_background(fake, rgba, rgb):
