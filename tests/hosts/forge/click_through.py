@@ -210,7 +210,7 @@ def to_extras(host: Host) -> str:
     host.number("extras_upscaling_resize", 2)
     made = host.new_pictures("extras", "#extras_generate")[0]
     alpha(made)
-    return f"upscaled with its alpha to {made.width}x{made.height}"
+    return "upscaled, with its alpha"
 
 
 STEPS: dict[str, Callable[[Host], str]] = {
