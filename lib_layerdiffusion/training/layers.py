@@ -36,13 +36,15 @@ class Recipe:
 
 
 RECIPES = {
-    "transparent_attn": Recipe("layer_xl_transparent_attn", (), "adjusted", scene_in_prompt=False),
+    # The finest level of a UNet for 256 pixels has no attention: what E adds there, convolutions have to learn.
+    "transparent_attn": Recipe("layer_xl_transparent_attn", (), "adjusted", scene_in_prompt=False, other_rank=2),
     "transparent_conv": Recipe("layer_xl_transparent_conv", (), "adjusted", scene_in_prompt=False,
-                               attention_rank=0, other_rank=4),
+                               attention_rank=0, other_rank=2),
     "bg2ble": Recipe("layer_xl_bg2ble", ("bg",), "blend", scene_in_prompt=True, other_rank=2),
-    "fg2ble": Recipe("layer_xl_fg2ble", ("fg",), "blend", scene_in_prompt=True, other_rank=2),
-    "bgble2fg": Recipe("layer_xl_bgble2fg", ("bg", "blend"), "adjusted", scene_in_prompt=False, other_rank=2),
-    "fgble2bg": Recipe("layer_xl_fgble2bg", ("fg", "blend"), "bg", scene_in_prompt=True, other_rank=2,
+    "fg2ble": Recipe("layer_xl_fg2ble", ("fg",), "blend", scene_in_prompt=True, attention_rank=4, other_rank=2),
+    "bgble2fg": Recipe("layer_xl_bgble2fg", ("bg", "blend"), "adjusted", scene_in_prompt=False, attention_rank=4,
+                       other_rank=2),
+    "fgble2bg": Recipe("layer_xl_fgble2bg", ("fg", "blend"), "bg", scene_in_prompt=True, attention_rank=4, other_rank=2,
                        subject_in_prompt=False),
 }  # fmt: skip
 
