@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lib_layerdiffusion.networks.precision import cpu_multiplies_bfloat16
+
 ROOT = Path(__file__).parents[2]
 PUBLISHED = 1686
 """MiB that the published code takes, in float32, measured by `python -m tests.benchmarks memory`."""
@@ -31,6 +33,8 @@ print((kib("VmHWM") - before) >> 10)
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc elsewhere")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_view_of_1024_pixels_takes_less_than_the_published_code_does(dtype):
+    if dtype == "bfloat16" and not cpu_multiplies_bfloat16():
+        pytest.skip("decoding is in float32 on this CPU")
     script = DECODED.format(dtype=dtype)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
     assert 500 < int(done.stdout) < PUBLISHED
