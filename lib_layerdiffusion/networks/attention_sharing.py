@@ -149,10 +149,10 @@ class SharingUnit(nn.Module):
             return self._project(name, source, base, run)
 
         weight, framed = getattr(base, "weight", None), text.view(self.frames, -1, text.shape[-1])
-        kept = run.unchanged(text)
-        if kept is None or not isinstance(weight, Tensor) or not self._folds(name, framed, base, run):
+        if not isinstance(weight, Tensor) or not self._folds(name, framed, base, run):
             return make()
-        return run.once((id(self), name, "text", run.weight), (kept, weight), make)
+        kept = run.unchanged(text)
+        return make() if kept is None else run.once((id(self), name, "text", run.weight), (kept, weight), make)
 
     def _folds(self, name: str, framed: Tensor, base: Callable[[Tensor], Tensor], run: SharingRun) -> bool:
         """Whether the updates may be folded into the layer's weight, which is then as fast as the plain layer."""
