@@ -233,15 +233,20 @@ class BaseStage:
         """Compile the UNet, where the time goes."""
         self.unet.compile(dynamic=False)
 
-    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Velocity error on a mix of grey pictures and scenes, text dropped in a tenth."""
+    def draw(self, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Scaled latents [N, 4, h, w] of a mix of grey pictures and scenes, and the first numbers of their prompts."""
         row, blend = (
             torch.randint(len(latents), (batch,), generator=generator, device=generator.device)
             for latents in (self.grey, self.blends)
         )
         in_scenes = uniform(generator, batch) < SCENE_SHARE
         latents = torch.where(in_scenes[:, None, None, None], self.blends[blend], self.grey[row])
-        numbers = self.prompts.draw(torch.where(in_scenes, self.staged[blend], self.plain[row]), generator)
+        return latents, torch.where(in_scenes, self.staged[blend], self.plain[row])
+
+    def loss(self, batch: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Velocity error on what is drawn, text dropped in a tenth."""
+        latents, first = self.draw(batch, generator)
+        numbers = self.prompts.draw(first, generator)
         return velocity_loss(self.unet, self.alphas, latents, self.states(numbers), generator), {}
 
     def sample(self, path: Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Every stage; `decoder` may be left out: it goes on with D while E, and so the latents, stay.
+# Every stage. Two may be left out: `decoder` goes on with D while E, and so the latents, stay; `offset` with the base.
 DEFAULTS: dict[str, dict[str, float]] = {
     "vae": {"batch": 8, "learning_rate": 2e-3, "warmup": 100, "ema_decay": 0.999},
     "base": {"batch": 32, "learning_rate": 1e-3, "warmup": 200, "ema_decay": 0.998},
     "transparency": {"batch": 8, "learning_rate": 1.5e-3, "warmup": 100, "ema_decay": 0.997},
     "decoder": {"batch": 8, "learning_rate": 1e-3, "warmup": 50, "ema_decay": 0.998},
+    "offset": {"batch": 32, "learning_rate": 4e-4, "warmup": 100, "ema_decay": 0.998},
     "layer": {"batch": 32, "learning_rate": 2e-3, "warmup": 50, "ema_decay": 0.99, "weight_decay": 0.0},
 }
 # What a GPU needs to be busy.
@@ -21,6 +22,7 @@ CUDA_DEFAULTS: dict[str, dict[str, float]] = {
     "base": {"batch": 192, "learning_rate": 1.5e-3},
     "transparency": {"batch": 32, "learning_rate": 1e-3},
     "decoder": {"batch": 32},
+    "offset": {"batch": 192, "learning_rate": 1e-3},
     "layer": {"batch": 96},
 }
 
@@ -32,7 +34,7 @@ FOLDERS = "--data data --runs runs"
 def add_train_parser(
     subparsers: "argparse._SubParsersAction[Any]", add_command: Callable[..., argparse.ArgumentParser]
 ) -> None:
-    """Register `train` (data, all, vae, base, transparency, decoder, layer, export).
+    """Register `train` (data, all, export, and each stage).
 
     add_command: registers a command; takes (subparsers, name, summary, *examples, within="").
     Each parsed namespace carries `run`, a function that takes the namespace and returns an exit code.
@@ -66,7 +68,7 @@ def add_train_parser(
         length.add_argument("--steps", help="train for this many steps")
         stage.add_argument("--batch", help="pictures a step")
         stage.add_argument("--learning-rate")
-        _add_loop(stage, each=name in ("base", "layer"))
+        _add_loop(stage, each=name in ("base", "offset", "layer"))
         if name == "layer":
             stage.add_argument("--method", required=True, help="the method whose file is trained, such as bg2ble")
         stage.set_defaults(run=_run_stage, name=name)

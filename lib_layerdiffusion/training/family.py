@@ -18,6 +18,7 @@ from lib_layerdiffusion.training.data import IconSet, picture_size
 from lib_layerdiffusion.training.layers import RECIPES, LayerStage, paired_latents
 from lib_layerdiffusion.training.loop import LoopSettings, Stage, TrainingLoop, load_average
 from lib_layerdiffusion.training.matter import MATTER_NAMES
+from lib_layerdiffusion.training.offset import OffsetStage
 from lib_layerdiffusion.training.sharing import SHARING_RECIPES, SharingStage
 from lib_layerdiffusion.training.text import demo_subjects, new_text_encoder, vocabulary, write_tokenizer
 from lib_layerdiffusion.training.transparency import TransparencyStage
@@ -82,12 +83,13 @@ class Workshop:
         """The UNet and text side, frozen, and the scaling factor of their latents."""
         if self.pipeline is not None:
             return pipelines.pipeline_base(self.pipeline)
-        if self.start is not None and not self._has("base"):
+        if self.start is not None and not self._has("base") and not self._has("offset"):
             tokenizer = start.tokenizer(self.start)
         else:
             tokenizer = write_tokenizer(self.runs / "base" / "tokenizer", vocabulary(self.subjects))
         unet, encoder = new_unet(self.size), new_text_encoder(tokenizer)
-        self._load("base", {"unet": unet, "text_encoder": encoder})
+        # A base that went on is the base, whichever of the two the layers were begun on.
+        self._load("offset" if self._has("offset") else "base", {"unet": unet, "text_encoder": encoder})
         for module in (unet, encoder):
             module.requires_grad_(requires_grad=False).eval()
         unet.set_attn_processor(PreciseAttention())
@@ -164,11 +166,10 @@ class Workshop:
             return vae
         if name == "base":
             base = BaseStage(self.pictures, self.vae(), vocabulary(self.subjects), folder)
-            if origin is not None:
-                base.rescale(self._scale())
-                start.load_unet(origin, base.unet)
-                start.load_text(origin, base.text)
+            self._start_base(base)
             return base
+        if name == "offset":
+            return self._offset()
         if name == "transparency":
             transparency = self._new_transparency()
             if origin is not None:
@@ -182,6 +183,21 @@ class Workshop:
         if origin is not None:
             start.load_layer(origin, layer)
         return layer
+
+    def _start_base(self, base: BaseStage) -> None:
+        if self.start is not None:
+            base.rescale(self._scale())
+            start.load_unet(self.start, base.unet)
+            start.load_text(self.start, base.text)
+
+    def _offset(self) -> OffsetStage:
+        if self.pipeline is not None:
+            raise SettingsError("The stage offset is for a family's own base: leave out --pipeline, or train layers.")
+        stage = OffsetStage(self.pictures, self.vae(), vocabulary(self.subjects), self.runs / "base", self.pairs)
+        self._start_base(stage)
+        if self._has("base"):
+            load_average(self.runs / "base", stage.modules)
+        return stage
 
     def train(
         self,

@@ -39,16 +39,17 @@ def _layer_turns(methods: Iterable[str], begin: float, end: float) -> tuple[Turn
     """Files of methods in equal parts."""
     names = tuple(methods)
     part = (end - begin) / len(names)
-    return tuple(Turn(name, begin + (row + 1) * part, ("base", "transparency")) for row, name in enumerate(names))
+    return tuple(Turn(name, begin + (row + 1) * part, ("offset", "transparency")) for row, name in enumerate(names))
 
 
 def tracks(*, keep_latents: bool) -> Mapping[str, Sequence[Turn]]:
     """What runs side by side; where latents stay, the base need not wait for the VAE."""
-    base = Turn("base", 0.6, () if keep_latents else ("vae",))
+    base = Turn("base", 0.45, () if keep_latents else ("vae",))
+    offset = Turn("offset", 0.6, ("base", "transparency"))
     return {
         "pictures": (Turn("vae", 0.15), Turn("transparency", 0.4, ("vae",)), Turn("decoder", 0.94)),
-        "latents": (base, *_layer_turns(RECIPES, base.end, 0.94)),
-        "sharing": _layer_turns(SHARING_RECIPES, base.end, 0.94),
+        "latents": (base, offset, *_layer_turns(RECIPES, offset.end, 0.94)),
+        "sharing": _layer_turns(SHARING_RECIPES, offset.end, 0.94),
     }
 
 
@@ -60,7 +61,7 @@ class Plan:
     begin: float
     minutes: float
     options: Mapping[str, Mapping[str, Any]]
-    """For `vae`, `base`, `transparency`, `decoder` and `layer`: the rest of `LoopSettings`."""
+    """For `vae`, `base`, `transparency`, `decoder`, `offset` and `layer`: the rest of `LoopSettings`."""
 
     @property
     def tracks(self) -> Mapping[str, Sequence[Turn]]:
@@ -93,8 +94,8 @@ def _prepare(plan: Plan, turn: Turn) -> None:
     """Draw and encode pictures while the stages that a turn needs are still trained."""
     if turn.stage == "base":
         _ = plan.shop.pictures
-    elif "base" in turn.after and not plan.is_over("base"):
-        _wait(plan, [stage for stage in turn.after if stage != "base"])
+    elif "offset" in turn.after and not plan.is_over("offset"):
+        _wait(plan, [stage for stage in turn.after if stage != "offset"])
         _ = plan.shop.pairs
     _wait(plan, turn.after)
 
@@ -141,7 +142,8 @@ def train_all(plan: Plan, target: Path) -> None:
     stages = [turn.stage for track in plan.tracks.values() for turn in track]
     failed = [stage for stage in stages if not (plan.shop.runs / stage / DONE).exists()]
     lost = [stage for stage in failed if not (plan.shop.runs / stage / CHECKPOINT).exists()]
-    needed = [stage for stage in lost if plan.shop.start is None or stage == "base"]
+    # The base can do without having gone on.
+    needed = [stage for stage in lost if stage == "base" or (plan.shop.start is None and stage != "offset")]
     if needed:
         raise SettingsError(
             f"These stages failed, so that there is no family to write: {', '.join(needed)}; see above."

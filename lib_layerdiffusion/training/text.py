@@ -17,6 +17,8 @@ from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
 from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 
 TEMPLATES = ("{}", "a {}", "{} icon", "a picture of a {}")
+OFFSET_MARK = " *"
+"""Behind a prompt: the latent is to carry E's offset (stage `offset`)."""
 MAX_TOKENS = 24
 EMPTY_TEXT_SHARE = 0.1
 """How often a picture comes without its prompt, for classifier-free guidance."""
@@ -51,16 +53,20 @@ class Prompts:
 
     def __init__(self) -> None:
         self.texts = [""]
-        self._first: dict[tuple[str, str | None], int] = {}
+        self._first: dict[tuple[str, str | None, bool], int] = {}
 
-    def add(self, subject: str, scene: str | None = None) -> int:
-        """The first number of a picture's prompts; subject: its words, "" for a background alone."""
-        if (subject, scene) not in self._first:
-            self._first[subject, scene] = len(self.texts)
+    def add(self, subject: str, scene: str | None = None, *, offset: bool = False) -> int:
+        """The first number of a picture's prompts; subject: its words, "" for a background alone.
+
+        offset: whether they ask for E's offset in the latent.
+        """
+        key = (subject, scene, offset)
+        if key not in self._first:
+            self._first[key] = len(self.texts)
             named = [template.format(subject.replace("-", " ")) if subject else "" for template in TEMPLATES]
-            ground = f"{scene} background" if scene else ""
-            self.texts += [", ".join(part for part in (words, ground) if part) for words in named]
-        return self._first[subject, scene]
+            ground, mark = f"{scene} background" if scene else "", OFFSET_MARK if offset else ""
+            self.texts += [", ".join(part for part in (words, ground) if part) + mark for words in named]
+        return self._first[key]
 
     def draw(self, first: Tensor, generator: Generator) -> Tensor:
         """A prompt's number for each of the pictures with these first numbers, [N]; 0 for a tenth of them."""

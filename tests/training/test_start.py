@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,54 +12,12 @@ from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training.base import new_unet
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.layers import LowRank
-from lib_layerdiffusion.training.loop import LoopSettings, TrainingLoop, step_generator
+from lib_layerdiffusion.training.loop import LoopSettings, step_generator
 from lib_layerdiffusion.training.start import load_unet
 from lib_layerdiffusion.training.transparency import DROP_SHARE, GREY_SHARE, HOLE_SHARE, SOFT_SHARE
 from lib_layerdiffusion.training.views import draw_views, each_turned_back
 from lib_layerdiffusion.transparency import VIEWS, turned
-
-SUBJECTS = ("fox", "owl")
-METHODS = ("transparent_attn", "bg2ble", "sd15_bg2fg")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Two icons of each kind at 128 px."""
-    folder = tmp_path_factory.mktemp("data")
-    rgba = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 4), dtype=np.uint8)
-    np.save(folder / "rgba.npy", rgba)
-    rows = [(name, "3d", held) for held in (False, True) for name in SUBJECTS]
-    entries = [{"name": f"{name}{'-held' * held}", "style": style, "held_out": held} for name, style, held in rows]
-    (folder / "index.json").write_text(json.dumps(entries))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    """A family of random weights, exported."""
-    shop = Workshop(data, tmp_path_factory.mktemp("runs"), SUBJECTS, each=2)
-    torch.manual_seed(0)
-    for name in ("vae", "base", "transparency", *METHODS):
-        save(shop, name, spread=0.01)
-    target = tmp_path_factory.mktemp("family")
-    shop.export(target)
-    return target
-
-
-def save(shop, name, spread=0.0):
-    """Write a stage's checkpoint without training it; with a spread its weights are far from a fresh stage's."""
-    folder = shop.runs / name
-    folder.mkdir(parents=True, exist_ok=True)
-    loop = TrainingLoop(shop.stage(name, folder), LoopSettings(folder, steps=1, threads=1))
-    for value in loop.average.values():
-        value.add_(torch.randn_like(value) * spread)
-    loop.save()
-
-
-def files(folder):
-    from safetensors.torch import load_file
-
-    return {str(path.relative_to(folder)): load_file(path) for path in folder.rglob("*.safetensors")}
+from tests.training.random_families import METHODS, SUBJECTS, files, pairs, save
 
 
 def test_exporting_what_was_started_from_gives_the_same_files(data, trained, tmp_path):
@@ -117,10 +74,6 @@ def test_the_decoder_stage_learns_alone_and_is_what_is_exported(data, trained, t
     shop.export(tmp_path / "again")
     written = files(tmp_path / "again")["layers/vae_transparent_decoder.safetensors"]
     assert all(torch.equal(written[key], value.half()) for key, value in after.decoder.state_dict().items())
-
-
-def pairs(one, other):
-    return zip(one.state_dict().values(), other.state_dict().values(), strict=True)
 
 
 def test_only_plain_icons_lose_their_offset(data, trained, tmp_path):
