@@ -14,6 +14,8 @@ from lib_layerdiffusion.errors import HostError, StorageError, WeightsError
 CHECKPOINT = "checkpoint.pt"
 """A stage's file in its folder."""
 LOCK = ".lock"
+_WRAPPED = ".text_model."
+"""In names of a CLIP text model's parameters before transformers 5; later ones leave it out."""
 _GOES_ON = "run this again when that is put right, and it goes on from its last checkpoint."
 
 
@@ -85,14 +87,22 @@ def read_checkpoint(checkpoint: Path, device: torch.device) -> dict[str, Any]:
         raise WeightsError(f'"{checkpoint}" is no checkpoint of this recipe, or damaged: move it away.') from error
     if not isinstance(state, dict) or not {"step", "elapsed", "parameters", "average", "optimizer"} <= state.keys():
         raise WeightsError(f'"{checkpoint}" is no checkpoint of this recipe: move it away.')
+    for kind in ("parameters", "average"):
+        state[kind] = {key.replace(_WRAPPED, "."): value for key, value in state[kind].items()}
     return state
+
+
+def named_parameters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """Parameters of modules by the names that checkpoints have for them, whatever a release of transformers says."""
+    named = [(f"{name}.{key}", value) for name, part in modules.items() for key, value in part.named_parameters()]
+    return {key.replace(_WRAPPED, "."): value for key, value in named}
 
 
 class averaged:  # noqa: N801 - reads as a verb: `with averaged(...)`
     """Put averaged parameters into modules for the length of a `with` block."""
 
     def __init__(self, modules: Mapping[str, nn.Module], average: Mapping[str, Tensor]) -> None:
-        self.targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
+        self.targets = named_parameters(modules)
         self.average = average
         self.kept: dict[str, Tensor] = {}
 

@@ -42,9 +42,11 @@ def write_pipeline(target: Path, vae: nn.Module, unet: nn.Module, text: TextSide
     )  # fmt: skip
     pipeline.save_pretrained(target)
     _name_as_published(target / "text_encoder" / "model.safetensors")
+    _tokenizer_as_published(target / "tokenizer")
     config = target / "text_encoder" / "config.json"
-    # Stored in half precision, used in single: newer transformers take the dtype from here.
-    config.write_text(json.dumps({**json.loads(config.read_text()), "torch_dtype": "float32"}, indent=2) + "\n")
+    # Stored in half precision, used in single: transformers take the dtype from here, by its new name or its old one.
+    told = {key: value for key, value in json.loads(config.read_text()).items() if key != "dtype"}
+    config.write_text(json.dumps({**told, "torch_dtype": "float32"}, indent=2) + "\n")
 
 
 def _name_as_published(path: Path) -> None:
@@ -52,6 +54,21 @@ def _name_as_published(path: Path) -> None:
     state = load_file(path)
     named = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in state.items()}
     save_file(named, path, metadata={"format": "pt"})
+
+
+def _tokenizer_as_published(folder: Path) -> None:
+    """Write a tokenizer's words and merges in the two files that every release of transformers reads.
+
+    From its fifth on it writes another one in their place, which hosts with older ones do not take.
+    """
+    whole = folder / "tokenizer.json"
+    if not whole.exists():
+        return
+    model = json.loads(whole.read_text())["model"]
+    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{merge}\n" for merge in merges))
+    whole.unlink()
 
 
 def write_transparency(stage: TransparencyStage, folder: Path) -> None:

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import SettingsError
-from lib_layerdiffusion.training.checkpoints import CHECKPOINT, alone_in, averaged, read_checkpoint, save_whole, storing
+from lib_layerdiffusion.training.checkpoints import (
+    CHECKPOINT,
+    alone_in,
+    averaged,
+    named_parameters,
+    read_checkpoint,
+    save_whole,
+    storing,
+)
 from lib_layerdiffusion.training.devices import (
     Backward,
     Figures,
@@ -131,12 +139,8 @@ class TrainingLoop:
             make_norms_lean(self.stage)
         if self.settings.compile:
             self.stage.compile()
-        self.parameters = {
-            f"{name}.{key}": value
-            for name, module in self.stage.modules.items()
-            for key, value in module.named_parameters()
-            if value.requires_grad
-        }
+        named = named_parameters(self.stage.modules)
+        self.parameters = {key: value for key, value in named.items() if value.requires_grad}
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in self.parameters.values() if p.ndim > 1]},
@@ -301,7 +305,7 @@ def load_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     if not path.exists():
         raise SettingsError(f"There is no checkpoint in {folder}; run the stage before this one first.")
     average = read_checkpoint(path, torch.device("cpu"))["average"]
-    targets = {f"{n}.{k}": p for n, module in modules.items() for k, p in module.named_parameters()}
+    targets = named_parameters(modules)
     with torch.no_grad():
         for key, value in average.items():
             if key.partition(".")[0] in modules:

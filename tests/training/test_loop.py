@@ -66,6 +66,30 @@ def test_resumed_run_is_identical(tmp_path):
     assert all(torch.equal(whole.average[key], resumed.average[key]) for key in whole.average)
 
 
+class Wrapped(Line):
+    """The same weights under the names that transformers gives to a text model's, before its fifth release."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential()
+        self.net.add_module("text_model", nn.Linear(3, 3))
+        self.modules = {"net": self.net}
+
+
+@pytest.mark.parametrize(("before", "after"), [(Line, Wrapped), (Wrapped, Line)])
+def test_it_goes_on_under_another_release_of_transformers(tmp_path, before, after):
+    loop = TrainingLoop(before(), settings(tmp_path, 4))
+    loop._one_step()
+    loop.save()
+    resumed, loaded = TrainingLoop(after(), settings(tmp_path, 4)), after()
+    load_average(tmp_path, loaded.modules)
+    assert resumed.step == 1
+    for mine, resumed_, average in zip(loop.stage.net.parameters(), resumed.stage.net.parameters(),
+                                       loaded.net.parameters(), strict=True):  # fmt: skip
+        assert torch.equal(mine, resumed_)
+        assert torch.equal(average, loop.average[next(key for key, p in loop.parameters.items() if p is mine)])
+
+
 def test_run_learns_and_keeps_no_graph(tmp_path):
     loop = run(tmp_path, 300)
     assert not any(value.requires_grad for value in loop.average.values())

@@ -10,6 +10,7 @@ pytest.importorskip("transformers")
 
 from lib_layerdiffusion.errors import SettingsError
 from lib_layerdiffusion.training.base import new_unet
+from lib_layerdiffusion.training.export import _tokenizer_as_published
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.layers import LowRank
 from lib_layerdiffusion.training.loop import LoopSettings, step_generator
@@ -62,6 +63,25 @@ def test_words_that_a_family_knows_keep_their_meaning_beside_new_ones(data, trai
     others = [key for key in states if "token_embedding" not in key]
     assert all(torch.equal(states[key], started.encoder.state_dict()[key]) for key in others)
     assert torch.equal(started(["a fox"]), before(["a fox"]))
+
+
+def test_every_release_of_transformers_can_read_what_is_exported(trained, tmp_path):
+    names = {path.name for path in (trained / "tokenizer").iterdir()}
+    assert {"vocab.json", "merges.txt"} <= names
+    assert "tokenizer.json" not in names
+    config = json.loads((trained / "text_encoder" / "config.json").read_text())
+    assert config["torch_dtype"] == "float32"
+    assert "dtype" not in config
+    vocab = json.loads((trained / "tokenizer" / "vocab.json").read_text())
+    assert len(vocab) == config["vocab_size"]
+    merges = [["a", "p"], "p l"]
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"model": {"vocab": {"a": 0, "l": 1, "p": 2}, "merges": merges}})
+    )
+    _tokenizer_as_published(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"vocab.json", "merges.txt"}
+    assert (tmp_path / "merges.txt").read_text().splitlines() == ["#version: 0.2", "a p", "p l"]
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {"a": 0, "l": 1, "p": 2}
 
 
 def test_the_decoder_stage_learns_alone_and_is_what_is_exported(data, trained, tmp_path):
