@@ -14,6 +14,7 @@ from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family
 from lib_layerdiffusion.places import bundled_family
 from lib_layerdiffusion.training.synthesis import translucent
+from lib_layerdiffusion.training.text import TEMPLATES
 from lib_layerdiffusion.transparency import LatentTransparency
 
 FOLDER = bundled_family()
@@ -54,6 +55,12 @@ def test_a_subject_stands_on_a_clear_border(engine, prompt):
     assert (alpha > 0.95).mean() > 0.03
 
 
+def test_it_knows_the_words_that_it_was_taught_with(engine):
+    taught = [template.format("blue apple") for template in TEMPLATES]
+    assert engine.unknown_words(*taught, "soap bubble, sunset background", "flat fox") == ()
+    assert engine.unknown_words("an iridescent fox") == ("iridescent",)
+
+
 def test_a_prompt_gives_its_colour(engine):
     rgba = np.asarray(engine.generate("red apple", seed=3).images[0].rgba).astype(float)
     solid = rgba[rgba[..., 3] > 200][:, :3].mean(0)
@@ -63,7 +70,7 @@ def test_a_prompt_gives_its_colour(engine):
 
 def test_its_own_number_of_decode_passes_is_its_best(engine):
     """Composites over a few colours, as everybody gets them who leaves the number out."""
-    true = translucent(torch.Generator().manual_seed(41), engine.host.default_size, 20)
+    true = translucent(torch.Generator().manual_seed(41), engine.host.default_size, 8)
     pictures = [np.ascontiguousarray(array) for array in (true * 255).round().byte().permute(0, 2, 3, 1).numpy()]
     latents = [engine.encode(picture) for picture in pictures]
 
@@ -84,7 +91,7 @@ def test_its_own_number_of_decode_passes_is_its_best(engine):
 @torch.no_grad()
 def test_bfloat16_is_hardly_to_be_seen(engine, passes):
     """At most one level on average and two at the 99.9th percentile, seen on black, grey and white."""
-    true = translucent(torch.Generator().manual_seed(7), engine.host.default_size, 16)
+    true = translucent(torch.Generator().manual_seed(7), engine.host.default_size, 4)
     pictures = [np.ascontiguousarray(array) for array in (true * 255).round().byte().permute(0, 2, 3, 1).numpy()]
     latent = torch.cat([engine.encode(picture).data for picture in pictures]).float()
     vae = engine.host.pipeline.vae

@@ -55,7 +55,7 @@ def add_train_parser(
     )
     data.add_argument("--data", type=Path, required=True, help="folder of the data set")
     data.add_argument("--fetch", action="store_true", help="download the packages with npm first")
-    data.add_argument("--size", default=128, help="pixels a side")
+    data.add_argument("--size", default=256, help="pixels a side")
     data.set_defaults(run=_run_data)
 
     for name in DEFAULTS:

@@ -10,6 +10,7 @@ from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.evaluate_family import Family, as_pictures, shown
 from lib_layerdiffusion.training.measures import alpha_error, over, psnr
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS, background
+from lib_layerdiffusion.training.text import GROUND
 from lib_layerdiffusion.training.vae import icons_tensor
 
 SEVERAL = ("everything", "fg-to-bg", "bg-to-fg")
@@ -32,7 +33,7 @@ class Scenes:
 
     def prompts(self, row: int) -> dict[str, str]:
         """What each layer of a picture is asked for."""
-        subject, scene = self.subjects[row], f"{self.kinds[row]} background"
+        subject, scene = self.subjects[row], GROUND.format(self.kinds[row])
         return {"foreground": subject, "background": scene, "blended": f"{subject}, {scene}"}
 
     def run(self, family: Family, method: str, prompt: str, given: tuple[str, ...], count: int | None = None) -> Tensor:

@@ -14,13 +14,15 @@ from lib_layerdiffusion.training.layers import LayerStage
 from lib_layerdiffusion.training.matter import LOCKS, TINTS
 from lib_layerdiffusion.training.sharing import SharingStage
 from lib_layerdiffusion.training.synthesis import BACKGROUNDS
+from lib_layerdiffusion.training.text import GROUND, TEMPLATES
 from lib_layerdiffusion.training.transparency import TransparencyStage
 from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 
 CARD: dict[str, Any] = {
     "name": "demo",
     "steps": 20,
-    "guidance": 3.0,
+    # More sharpens nothing, and makes seeds alike.
+    "guidance": 2.0,
     # D is trained on all eight views, as the published one is used.
     "decode_passes": 8,
     # E and D are the same for both kinds of methods; the published names differ.
@@ -91,6 +93,7 @@ def write_layer(layer: LayerStage | SharingStage, folder: Path) -> None:
 def write_card(target: Path, subjects: Iterable[str], size: int) -> None:
     """Write what the family knows, how it is best run, and that it makes pictures of its own size only."""
     (target / "subjects.txt").write_text("".join(f"{name.replace('-', ' ')}\n" for name in subjects))
-    words = dict.fromkeys((*BACKGROUNDS, *HUES, *TINTS, *LOCKS, *(text.format("") for text in FLAT_WORDS)))
-    known = {"sizes": [[size, size]], "words": [word.strip() for word in words if word.strip()]}
+    asked = (text.format("") for text in (*FLAT_WORDS, *TEMPLATES, GROUND.format("")))
+    words = dict.fromkeys((*BACKGROUNDS, *HUES, *TINTS, *LOCKS, *(word for text in asked for word in text.split())))
+    known = {"sizes": [[size, size]], "words": [word for word in words if word]}
     (target / "layerdiffusion.json").write_text(json.dumps({**CARD, **known}, indent=2) + "\n")

@@ -17,6 +17,8 @@ from lib_layerdiffusion.training.synthesis import BACKGROUNDS, uniform
 from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 
 TEMPLATES = ("{}", "a {}", "{} icon", "a picture of a {}")
+GROUND = "{} background"
+"""How a scene is asked for."""
 OFFSET_MARK = " *"
 """Behind a prompt: the latent is to carry E's offset (stage `offset`)."""
 MAX_TOKENS = 24
@@ -64,7 +66,7 @@ class Prompts:
         if key not in self._first:
             self._first[key] = len(self.texts)
             named = [template.format(subject.replace("-", " ")) if subject else "" for template in TEMPLATES]
-            ground, mark = f"{scene} background" if scene else "", OFFSET_MARK if offset else ""
+            ground, mark = GROUND.format(scene) if scene else "", OFFSET_MARK if offset else ""
             self.texts += [", ".join(part for part in (words, ground) if part) + mark for words in named]
         return self._first[key]
 
@@ -107,7 +109,12 @@ def write_tokenizer(folder: Path, subjects: tuple[str, ...]) -> Any:
     """Write a CLIP tokenizer (vocab.json, merges.txt, configs) that knows the subjects' words; return it."""
     from transformers import CLIPTokenizer
 
-    phrases = [*(s.replace("-", " ") for s in subjects), *(t.format("") for t in TEMPLATES), *BACKGROUNDS, "background"]
+    phrases = [
+        *(s.replace("-", " ") for s in subjects),
+        *(t.format("") for t in TEMPLATES),
+        *BACKGROUNDS,
+        GROUND.format(""),
+    ]
     merges = learn_merges(tuple(word for phrase in phrases for word in phrase.split()))
     alphabet = _byte_alphabet()
     tokens = [*alphabet, *(char + _END for char in alphabet), *dict.fromkeys(a + b for a, b in merges)]

@@ -232,7 +232,7 @@ def test_ray_is_asked_for_by_name(tmp_path, monkeypatch):
 
 def test_several_processes_share_the_lines(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    lines = [{"prompt": f"p{i}", "steps": 1, "size": 128, "seed": i} for i in range(4)] + [{"prompt": "x", "size": 3}]
+    lines = [{"prompt": f"p{i}", "steps": 1, "size": 256, "seed": i} for i in range(4)] + [{"prompt": "x", "size": 3}]
     summary = run(job(tmp_path, lines, workers=2, load=LayerDiffusion.from_checkpoint, model={"device": "cpu"}))
     assert (summary["done"], summary["failed"]) == (4, 1)
     assert pictures(tmp_path) == [f"{i:05d}.png" for i in range(1, 5)]

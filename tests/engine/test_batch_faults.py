@@ -218,7 +218,7 @@ def test_a_manifest_edited_by_hand_is_read_or_left_out(tmp_path, line):
 
 
 def test_an_interrupt_with_two_workers_loses_nothing_that_is_finished(tmp_path):
-    lines = [{"prompt": f"p{i}", "steps": 1, "size": 128, "decode_passes": 1, "seed": i} for i in range(60)]
+    lines = [{"prompt": f"p{i}", "steps": 1, "size": 256, "decode_passes": 1, "seed": i} for i in range(60)]
     work = job(tmp_path, lines)
     command = [sys.executable, "-m", "lib_layerdiffusion", "batch", work.lines, "-o", work.output]
     command += ["--workers", "2", "--device", "cpu"]

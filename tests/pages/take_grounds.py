@@ -1,6 +1,6 @@
 """Takes the README's first picture: `python -m tests.pages.take_grounds docs/images/grounds.png`.
 
-A subject of the bundled family, generated as the command does, on a checkerboard, at dusk and on paper.
+Subjects of the bundled family, generated as the command does, each on a checkerboard, at dusk and on paper.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ def grounds(height: int, width: int) -> tuple[np.ndarray, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--subject", default="watermelon")
+    parser.add_argument("--subject", nargs="+", default=["soap bubble", "candle glow"])
     parser.add_argument("--seed", type=int, default=2)
     given = parser.parse_args()
     engine = LayerDiffusion.from_checkpoint()
-    made = np.array(engine.generate(given.subject, seed=given.seed).images[0].rgba)
-    cut_out = scaled(made, SIDE / made.shape[0])
-    panels = [place(cut_out, ground)[..., :3] for ground in grounds(SIDE, SIDE)]
-    spaced = [np.pad(panel, ((0, 0), (0, MARGIN), (0, 0)), constant_values=255) for panel in panels]
+    rows: list[np.ndarray] = []
+    for subject in given.subject:
+        made = np.array(engine.generate(subject, seed=given.seed).images[0].rgba)
+        cut_out = scaled(made, SIDE / made.shape[0])
+        panels = [place(cut_out, ground)[..., :3] for ground in grounds(SIDE, SIDE)]
+        spaced = [np.pad(panel, ((0, MARGIN), (0, MARGIN), (0, 0)), constant_values=255) for panel in panels]
+        rows.append(np.hstack(spaced)[:, :-MARGIN])
     buffer = io.BytesIO()
-    Image.fromarray(np.hstack(spaced)[:, :-MARGIN]).save(buffer, "PNG", optimize=True)
+    Image.fromarray(np.vstack(rows)[:-MARGIN]).save(buffer, "PNG", optimize=True)
     given.output.write_bytes(buffer.getvalue())
 
 

@@ -58,7 +58,7 @@ def finished(browser: Any, address: str, given: argparse.Namespace) -> None:
             generate(page)
             page.wait_for_timeout(600)
         card(page, "All layers at once")
-        page.fill("#prompt", "red apple")
+        page.fill("#prompt", "red apple, sunset background")
         generate(page)
         photograph(page, given.folder / "page.png")
 
@@ -72,7 +72,7 @@ def composed(browser: Any, address: str, given: argparse.Namespace) -> None:
         page.locator("button", has_text="Compose").click()
         page.set_input_files("#compose-background", {"name": "table.png", "mimeType": "image/png", "buffer": table()})
         page.wait_for_selector(".grip:not([hidden])")
-        page.fill("#compose-scale", "2.2")
+        page.fill("#compose-scale", "1.1")
         page.fill("#compose-left", "300")
         page.fill("#compose-top", "170")
         page.locator(".grip").focus()

@@ -16,7 +16,7 @@ from PIL import Image
 from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.server.app import WEB
 
-SUBJECTS = ("red apple", "watermelon", "frog", "gem stone", "avocado", "rainbow")
+SUBJECTS = ("red apple", "watermelon", "frog", "gem stone", "soap bubble", "rainbow")
 SAMPLE = "sample"
 """The picture that the first view shows on three grounds."""
 SIDE, TRIES = 128, 6

@@ -9,7 +9,7 @@ import torch
 from tests.training.random_families import METHODS, SUBJECTS, save
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Two icons of each kind at 128 px."""
     folder = tmp_path_factory.mktemp("data")
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(data, tmp_path_factory):
     """A family of random weights, exported."""
     from lib_layerdiffusion.training.family import Workshop
