@@ -193,10 +193,13 @@ class Workshop:
     def _offset(self) -> OffsetStage:
         if self.pipeline is not None:
             raise SettingsError("The stage offset is for a family's own base: leave out --pipeline, or train layers.")
-        stage = OffsetStage(self.pictures, self.vae(), vocabulary(self.subjects), self.runs / "base", self.pairs)
+        folder = self.runs / "base"
+        if self.start is None and not self._has("base"):
+            raise SettingsError(f"There is no checkpoint in {folder}; run the stage before this one first.")
+        stage = OffsetStage(self.pictures, self.vae(), vocabulary(self.subjects), folder, self.pairs)
         self._start_base(stage)
         if self._has("base"):
-            load_average(self.runs / "base", stage.modules)
+            load_average(folder, stage.modules)
         return stage
 
     def train(

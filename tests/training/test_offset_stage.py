@@ -59,6 +59,13 @@ def test_it_goes_on_from_the_base_and_takes_its_place(shop, tmp_path):
     assert text.tokenizer.get_vocab() == stage.text.tokenizer.get_vocab()
 
 
+def test_without_a_base_there_is_nothing_to_go_on_from(data, tmp_path):
+    fresh = Workshop(data, tmp_path / "runs", SUBJECTS, each=2)
+    with pytest.raises(SettingsError, match="run the stage before this one first"):
+        fresh.stage("offset", fresh.runs / "offset")
+    assert not fresh.runs.exists()
+
+
 def test_somebody_elses_base_stays_as_it_is(data, tmp_path):
     elsewhere = Workshop(data, tmp_path / "runs", SUBJECTS, pipeline=tmp_path)
     with pytest.raises(SettingsError, match="leave out --pipeline"):
