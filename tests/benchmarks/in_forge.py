@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from lib_layerdiffusion.settings.fields import FIELDS
 from tests.benchmarks.__main__ import CLOCKS
 from tests.benchmarks.timing import Row, printed
+from tests.hosts.forge.host_files import unet_shapes
+from tests.hosts.forge.hosts import RealForge, arguments
 
 SHARED = "(SD1.5) Only Generate Transparent Image (Attention Injection)"
 OFFSETS = "(SDXL) Only Generate Transparent Image (Attention Injection)"
@@ -58,14 +59,6 @@ class Watched:
             setattr(owner, name, own)
 
 
-def positional(method: str, **values: Any) -> list[Any]:
-    """The script's arguments."""
-    given = {"enabled": True, "method": method, "decode_passes": 1, **values}
-    if unknown := set(given) - {row.name for row in FIELDS}:
-        raise KeyError(unknown)
-    return [given.get(row.name) for row in FIELDS]
-
-
 def checked(result: Any) -> None:
     """Stop where a run failed: its figures would be of nothing."""
     if result.error is not None or result.reports:
@@ -77,7 +70,7 @@ def steps(host: Any, side: int, count: int, clock: Callable[[], float]) -> Itera
     from modules import sd_samplers_cfg_denoiser
 
     medians: dict[str, float] = {}
-    for name, given in (("plain", None), ("transparent, SD1.5", positional(SHARED))):
+    for name, given in (("plain", None), ("transparent, SD1.5", arguments(SHARED, decode_passes=1))):
         watched = Watched(clock)
         with watched.on(sd_samplers_cfg_denoiser.CFGDenoiser, "forward"):
             checked(host.run(given, width=side, height=side, steps=count))
@@ -100,7 +93,7 @@ def offsets(host: Any, folder: Path, clock: Callable[[], float]) -> Iterator[Row
             stack.enter_context(refreshed.on(lora.LoraLoader, "refresh"))
             for reader in ("load_file", "load"):
                 stack.enter_context(read.on(reading, reader))
-            checked(host.run(positional(OFFSETS, **values), width=SMALL, height=SMALL, steps=SHORT))
+            checked(host.run(arguments(OFFSETS, decode_passes=1, **values), width=SMALL, height=SMALL, steps=SHORT))
         way = f"{name}: {len(merged.calls)} merged, {len(read.calls)} files read"
         seconds.append(sum(refreshed.calls))
         yield Row("weights of a method of weight offsets, merging", way, seconds[-1], seconds[-1] / seconds[0])
@@ -113,10 +106,9 @@ def _pretend_sdxl(host: Any, folder: Path) -> None:
     from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family
     from lib_layerdiffusion.unet.injection import KEY_PREFIX
     from lib_layerdiffusion.weights import WeightStore
-    from tests.hosts.forge.host_files import _shapes
 
     models, tensors = host.forge / "models", {}
-    for key, shape in _shapes(models / "Stable-diffusion" / "random_sd15.safetensors").items():
+    for key, shape in unet_shapes(models / "Stable-diffusion" / "random_sd15.safetensors").items():
         if ".attn" in key and key.endswith(".weight") and len(shape) == 2:
             tensors[f"{KEY_PREFIX}{key}::lora::0"] = 0.01 * torch.randn(shape[0], RANK)
             tensors[f"{KEY_PREFIX}{key}::lora::1"] = 0.01 * torch.randn(RANK, shape[1])
@@ -136,8 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="cpu")
     given = parser.parse_args(argv)
-    from tests.hosts.forge.hosts import RealForge
-
+    if given.steps < 2:
+        parser.error("--steps must be 2 or more: the first step is not counted")
     clock = CLOCKS[given.clock]
     with tempfile.TemporaryDirectory() as name:
         (files := Path(name) / "files").mkdir()

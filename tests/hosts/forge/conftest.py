@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from lib_layerdiffusion.networks import precision
-from lib_layerdiffusion.settings.fields import FIELDS
 
 FAKE = Path(__file__).resolve().parents[2] / "fake_forge"
 
@@ -133,11 +132,7 @@ def method_of(weight_offsets):
 def ask():
     """Settings by name -> the script's positional arguments."""
 
-    def arguments(method: str, **values):
-        given = {"enabled": True, "method": method, **values}
-        unknown = set(given) - {row.name for row in FIELDS}
-        assert not unknown
-        return [given.get(row.name) for row in FIELDS]
+    from tests.hosts.forge.hosts import arguments
 
     return arguments
 

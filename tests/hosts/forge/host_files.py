@@ -17,7 +17,7 @@ ENCODER_BLOCKS = 12
 """Input blocks of the UNet, each with an output of a ControlNet."""
 
 
-def _shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+def unet_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the UNet's tensors."""
     with safe_open(checkpoint, "pt") as file:
         found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if key.startswith(UNET)}  # noqa: SIM118
@@ -30,7 +30,7 @@ def write_offsets(checkpoint: Path, layers: Path, folder: Path) -> None:
     With them weight offsets run where SDXL's size forbids it: the technique's path is the same.
     """
     shapes = {
-        key: shape for key, shape in _shapes(checkpoint).items() if ".attn" in key and key.endswith("to_q.weight")
+        key: shape for key, shape in unet_shapes(checkpoint).items() if ".attn" in key and key.endswith("to_q.weight")
     }
     for seed, method in enumerate(row for row in METHODS.values() if row.technique is Technique.WEIGHT_OFFSETS):
         generator = torch.Generator().manual_seed(seed)
@@ -72,7 +72,7 @@ def write_inpaint_patch(checkpoint: Path, path: Path) -> None:
     generator = torch.Generator().manual_seed(9)
     low, high = torch.tensor([-0.01]), torch.tensor([0.01])
     patch = {}
-    for key, shape in _shapes(checkpoint).items():
+    for key, shape in unet_shapes(checkpoint).items():
         if key.endswith("to_q.weight") or key in {"time_embed.0.weight", "input_blocks.0.0.weight"}:
             levels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
             patch[f"diffusion_model.{key}"] = [levels, low, high]

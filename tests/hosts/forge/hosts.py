@@ -43,6 +43,14 @@ CONTROL_FILES = {
 }
 
 
+def arguments(method: str, **values: Any) -> list[Any]:
+    """Settings by name -> the script's positional arguments."""
+    given = {"enabled": True, "method": method, **values}
+    if unknown := set(given) - {row.name for row in FIELDS}:
+        raise KeyError(unknown)
+    return [given.get(row.name) for row in FIELDS]
+
+
 @dataclass
 class Result:
     """images: pictures first, then previews. error: what page and API would show. reports: what the console shows.
