@@ -32,6 +32,8 @@ DEFAULT_MEMORY_LIMIT = 4 << 30
 _BATCHED_PIXELS = {"cpu": 256 * 256}
 _BATCHED_PIXELS_ELSEWHERE = 1024 * 1024
 """Views share a batch up to this many pixels: more keeps no device busier, and takes that much more memory."""
+_CHANNELS_LAST = ("cpu", "cuda")
+"""Where maps are in channels_last; on other devices it has not been measured."""
 
 Progress = Callable[[int, int], None]
 
@@ -110,7 +112,7 @@ class LatentTransparency:
     ) -> Tensor:
         if self.decoder is None:
             raise InputError("No transparency decoder is loaded.")
-        if _device_of(self.decoder).type == "cuda":
+        if _device_of(self.decoder).type in _CHANNELS_LAST:
             _as_pictures_are(self.decoder)
         results: list[Tensor] = []
         total = passes * pixels.shape[0]

@@ -239,7 +239,7 @@ def test_what_does_not_belong_together_is_refused(small):
 def test_a_compiled_decoder_runs_every_batch(small, monkeypatch, tmp_path):
     seen = []
 
-    def compiled(network):
+    def compiled(network, options=None):
         return lambda pixels, latent: seen.append(len(pixels)) or network(pixels, latent)
 
     monkeypatch.setattr(torch, "compile", compiled)
@@ -252,7 +252,7 @@ def test_a_compiled_decoder_runs_every_batch(small, monkeypatch, tmp_path):
 
 
 def test_what_cannot_be_compiled_is_decoded_as_it_is_and_said_once(small, monkeypatch, tmp_path, caplog):
-    def compiled(_network):
+    def compiled(_network, options=None):
         def fail(_pixels, _latent):
             raise RuntimeError("\nNo C++ compiler\nand much more")
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_compiled_is_decoded_as_it_is_and_said_once(small, monkey
 
 
 def test_a_compiled_decoder_that_runs_out_of_memory_falls_back_to_single_views(small, monkeypatch, tmp_path):
-    def compiled(network):
+    def compiled(network, options=None):
         def run(pixels, latent):
             if len(pixels) > 1:
                 raise torch.OutOfMemoryError

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from lib_layerdiffusion.networks.cpu_attention import attend
+from lib_layerdiffusion.networks.cpu_attention import attend_tokens
+from lib_layerdiffusion.networks.opaque import left_alone, opaque
 
 
-def normalised_silu(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """SiLU of a normalised map, in the memory of the normalisation's result."""
-    return F.silu(norm(x), inplace=True)
+def _normalised(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activated: bool) -> Tensor:  # noqa: FBT001 (an operator's arguments have places)
+    normal = F.group_norm(x, groups, weight, bias, eps)
+    return F.silu(normal, inplace=True) if activated else normal
+
+
+_opaque_normalised = opaque(
+    "group_norm", "(Tensor x, Tensor weight, Tensor bias, int groups, float eps, bool activated) -> Tensor", _normalised
+)
+
+
+def group_norm(x: Tensor, norm: nn.GroupNorm, channels: slice = slice(None), *, activated: bool = True) -> Tensor:
+    """GroupNorm of [B, C, H, W], and SiLU of it in the memory of the result.
+
+    channels: which of the norm's `x` has, whole groups.
+    """
+    groups = x.shape[1] * norm.num_groups // norm.num_channels
+    made = _opaque_normalised if left_alone(x) else _normalised
+    return made(x, norm.weight[channels], norm.bias[channels], groups, norm.eps, activated)
 
 
 def convolved(conv: nn.Conv2d, parts: Sequence[Tensor], norm: nn.GroupNorm | None = None) -> Tensor:
@@ -25,7 +41,7 @@ def convolved(conv: nn.Conv2d, parts: Sequence[Tensor], norm: nn.GroupNorm | Non
     for part in parts:
         channels = slice(start, start + part.shape[1])
         one = F.conv2d(
-            part if norm is None else _activated(part, norm, channels),
+            part if norm is None else group_norm(part, norm, channels),
             conv.weight[:, channels],
             conv.bias if total is None else None,
             padding=conv.padding,
@@ -37,9 +53,24 @@ def convolved(conv: nn.Conv2d, parts: Sequence[Tensor], norm: nn.GroupNorm | Non
     return total
 
 
-def _activated(part: Tensor, norm: nn.GroupNorm, channels: slice) -> Tensor:
-    groups = part.shape[1] * norm.num_groups // norm.num_channels
-    return F.silu(F.group_norm(part, groups, norm.weight[channels], norm.bias[channels], norm.eps), inplace=True)
+def _add_shortcut(h: Tensor, shortcut: nn.Conv2d, parts: Sequence[Tensor]) -> Tensor:
+    """Add a 1x1 convolution of the joined parts to `h`, in place."""
+    wanted = h.dtype is torch.float32 and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if not wanted or not all(x.is_contiguous(memory_format=torch.channels_last) for x in (h, *parts)):
+        return h.add_(convolved(shortcut, parts))
+    # Products of matrices add to what is there: two passes less over maps that are larger than a cache. In bfloat16
+    # a sum would be rounded once more.
+    start = 0
+    for part in parts:
+        channels = slice(start, start + part.shape[1])
+        _rows(h).addmm_(_rows(part), shortcut.weight[:, channels, 0, 0].T)
+        start = channels.stop
+    return h if shortcut.bias is None else h.add_(shortcut.bias[:, None, None])
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W] in channels_last as [B * H * W, C], a view."""
+    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
 
 
 def _can_stay_apart(parts: Sequence[Tensor], norm: nn.GroupNorm) -> bool:
@@ -67,8 +98,10 @@ class ResnetBlock(nn.Module):
         apart = len(parts) == 1 or _can_stay_apart(parts, self.norm1)
         given: Sequence[Tensor] = parts if apart else [torch.cat(parts, dim=1)]
         # Nothing is held here that the next step does not read.
-        h = self.conv2(normalised_silu(self.norm2, convolved(self.conv1, given, self.norm1)))
-        return h.add_(given[0] if self.conv_shortcut is None else convolved(self.conv_shortcut, given))
+        h = self.conv2(group_norm(convolved(self.conv1, given, self.norm1), self.norm2))
+        if self.conv_shortcut is None:
+            return h.add_(given[0])
+        return _add_shortcut(h, self.conv_shortcut, given)
 
 
 class AttentionBlock(nn.Module):
@@ -86,19 +119,16 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, width, height, columns = x.shape
         # A view where the memory format is channels_last: no transposing copy.
-        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
+        tokens = (
+            group_norm(x, self.group_norm, activated=False).permute(0, 2, 3, 1).reshape(batch, height * columns, width)
+        )
         out = self.attended(tokens).view(batch, height, columns, width).permute(0, 3, 1, 2)
         return out.add_(x)
 
     def attended(self, tokens: Tensor) -> Tensor:
         """What attention makes of normalised tokens, [B, N, C] -> [B, N, C]."""
-        batch, count, width = tokens.shape
-        q, k, v = (
-            project(tokens).view(batch, count, -1, self.head_width).transpose(1, 2)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = attend(q, k, v).transpose(1, 2).reshape(batch, count, width)
-        return self.to_out[0](attended)
+        q, k, v = (project(tokens) for project in (self.to_q, self.to_k, self.to_v))
+        return self.to_out[0](attend_tokens(q, k, v, self.head_width))
 
 
 class Downsample(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lib_layerdiffusion.networks import allocation, gpu_blocks
-from lib_layerdiffusion.networks.decoder_blocks import DownLevel, MiddleLevel, UpLevel, normalised_silu
+from lib_layerdiffusion.networks.decoder_blocks import DownLevel, MiddleLevel, UpLevel, group_norm
 from lib_layerdiffusion.networks.loading import count_indices, load_strictly, shape_of
 
 PUBLISHED_CHANNELS = (32, 32, 64, 128, 256, 512, 512)
@@ -201,7 +201,7 @@ class TransparentDecoder(nn.Module):
             if block is self.up_blocks[-1]:
                 _make_room(kept[0])  # else the peak, which follows, comes on top of what deeper levels have left
             x = block(x, kept)
-        return self.conv_out(normalised_silu(self.conv_norm_out, x.to(self.conv_norm_out.weight.dtype)))
+        return self.conv_out(group_norm(x.to(self.conv_norm_out.weight.dtype), self.conv_norm_out))
 
     def _on_gpu(self, pixels: Tensor, latent: Tensor) -> Tensor:
         """`forward` in the blocks that suit a GPU."""

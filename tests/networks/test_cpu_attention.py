@@ -1,6 +1,8 @@
-"""Attention of narrow heads in bfloat16 against torch's in float32."""
+"""Attention of narrow heads against torch's in double precision."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
@@ -16,7 +18,10 @@ def drawn(shape, scale):
 
 
 # Heads of the published decoder at 16x16 and 32x32; more scores than are worked on at once; odd counts.
-@pytest.mark.parametrize("shape", [(2, 3, 256, 8), (1, 4, 1024, 8), (1, 1, 2000, 8), (1, 5, 7, 8), (1, 2, 1, 16)])
+SHAPES = [(2, 3, 256, 8), (1, 4, 1024, 8), (1, 1, 2000, 8), (1, 5, 7, 8), (1, 2, 1, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
 @torch.no_grad()
 def test_it_is_attention(shape, scale):
@@ -27,22 +32,58 @@ def test_it_is_attention(shape, scale):
     assert (result.float() - exact).abs().mean() <= 0.004 * (1 + scale**2)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("threads", [1, 3])
 @torch.no_grad()
-def test_scores_that_would_overflow_are_torchs():
-    q, k, v = (x.bfloat16() for x in drawn((1, 2, 64, 8), 30.0))
+def test_in_single_precision_it_is_as_exact_as_torchs(shape, scale, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    given = drawn(shape, scale)
+    exact = scaled_dot_product_attention(*(x.double() for x in given))
+    result, torchs = attend(*given), scaled_dot_product_attention(*given)
+    assert result.shape == torchs.shape
+    assert result.dtype is torch.float32
+    assert (result - exact).abs().max() <= 2 * (torchs - exact).abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_scores_that_would_overflow_are_torchs(dtype):
+    q, k, v = (x.to(dtype) for x in drawn((1, 2, 64, 8), 30.0))
     torch.testing.assert_close(attend(q, k, v), scaled_dot_product_attention(q, k, v), rtol=0, atol=0)
     assert attend(q, k, v).isfinite().all()
 
 
 @torch.no_grad()
-def test_other_precisions_are_torchs(monkeypatch):
-    monkeypatch.setattr(cpu_attention, "_weighted", None)
+def test_what_is_no_number_stays_none():
     q, k, v = drawn((1, 2, 64, 8), 1.0)
-    assert torch.equal(attend(q, k, v), scaled_dot_product_attention(q, k, v))
+    q[0, 0, 0, 0] = torch.nan
+    assert attend(q, k, v)[0, 0, 0].isnan().all()
+    assert attend(q, k, v)[0, 1].isfinite().all()
+
+
+def test_other_precisions_and_gradients_are_torchs(monkeypatch):
+    monkeypatch.setattr(cpu_attention, "_weighted", None)
+    given = drawn((1, 2, 64, 8), 1.0)
+    assert torch.equal(attend(*given), scaled_dot_product_attention(*given))
+    halves = [x.half() for x in given]
+    with torch.no_grad():
+        assert torch.equal(attend(*halves), scaled_dot_product_attention(*halves))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_the_largest_scores_that_are_allowed_stay_numbers(dtype):
+    q = torch.full((1, 1, 4096, 8), 4.9).to(dtype)
+    assert attend(q, -q, q).isfinite().all()
+    torch.testing.assert_close(attend(q, q, q).float(), q.float(), rtol=0.02, atol=0)
 
 
 @torch.no_grad()
-def test_the_largest_scores_that_are_allowed_stay_numbers():
-    q = torch.full((1, 1, 4096, 8), 4.9).bfloat16()
-    assert attend(q, -q, q).isfinite().all()
-    torch.testing.assert_close(attend(q, q, q).float(), q.float(), rtol=0.02, atol=0)
+def test_where_other_programs_hold_up_the_cores_it_is_torchs(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(cpu_attention.time, "perf_counter", lambda: float(next(clock)))
+    given = drawn((1, 32, 1024, 8), 1.0)
+    assert torch.equal(attend(*given), scaled_dot_product_attention(*given))
+    assert next(clock) == 2
