@@ -146,31 +146,31 @@ def pad_rgb(rgba: Picture8) -> PictureF:
     the smallest level up. rgba: uint8 [H, W, 4]. Returns float32 [H, W, 3] in [0, 1]; black where all alpha is 0.
     """
     need_rgba(rgba)
-    values = to_float(rgba)
-    alpha = np.ascontiguousarray(values[..., 3])
-    levels = [(values[..., :3] * _for_each_colour(alpha), alpha)]
+    # Planes lie apart: what multiplies with alpha then has its shape, and single planes are doubled faster.
+    *colour, alpha = (to_float(rgba[..., channel]) for channel in range(4))
+    levels = [([plane * alpha for plane in colour], alpha)]
     while min(levels[-1][1].shape) > 1:
         colour, alpha = levels[-1]
         size = (int(alpha.shape[1] / PYRAMID_STEP), int(alpha.shape[0] / PYRAMID_STEP))
-        levels.append((_area(colour, size), _area(alpha, size)))
+        levels.append(([_area(plane, size) for plane in colour], _area(alpha, size)))
     colour, alpha = levels[-1]
-    padded: PictureF = colour.sum((0, 1), keepdims=True) / max(float(alpha.sum()), 1e-8)
+    total = max(float(alpha.sum()), 1e-8)
+    padded = [np.full((1, 1), plane.sum() / total, np.float32) for plane in colour]
     for colour, alpha in reversed(levels):
-        below = cv2.resize(padded, (alpha.shape[1], alpha.shape[0]), interpolation=cv2.INTER_LINEAR)
-        padded = np.asarray(below, np.float32).reshape(colour.shape)
-        padded *= _for_each_colour(1.0 - alpha)
-        padded += colour
-    return padded
+        padded = [_over(below, plane, 1.0 - alpha) for below, plane in zip(padded, colour, strict=True)]
+    return np.asarray(cv2.merge(padded), np.float32).reshape(*rgba.shape[:2], 3)
 
 
-def _for_each_colour(plane: PictureF) -> PictureF:
-    """[H, W] -> [H, W, 3], written out: NumPy multiplies by a last axis of one in steps of three values."""
-    return np.asarray(cv2.merge([plane] * 3), np.float32).reshape(*plane.shape, 3)
+def _over(below: PictureF, plane: PictureF, share: PictureF) -> PictureF:
+    """`plane` plus a share of what lies below, brought to its size; in the memory of `plane`."""
+    height, width = plane.shape
+    grown = cv2.resize(below, (width, height), interpolation=cv2.INTER_LINEAR)
+    cv2.accumulateProduct(np.asarray(grown, np.float32).reshape(height, width), share, plane)
+    return plane
 
 
-def _area(picture: PictureF, size: tuple[int, int]) -> PictureF:
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, np.float32).reshape(size[1], size[0], *picture.shape[2:])
+def _area(plane: PictureF, size: tuple[int, int]) -> PictureF:
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32).reshape(size[::-1])
 
 
 def checkerboard(height: int, width: int) -> PictureF:
