@@ -16,7 +16,7 @@ from lib_layerdiffusion.training.synthesis import background, broad_hair, transl
 from lib_layerdiffusion.training.views import draw_views, each_turned
 from lib_layerdiffusion.training.workers import in_parallel
 
-SOFT_COUNT, SCENE_COUNT = 1200, 240
+SOFT_COUNT, SCENE_COUNT, HAIR_COUNT = 1200, 240, 500
 # Of the soft pool: named matter; text, lines and stripes; and hair of some width. The rest is of unnamed shapes.
 _NAMED_SHARE, _FINE_SHARE, _HAIR_SHARE = 0.2, 0.15, 0.1
 
@@ -42,6 +42,17 @@ def _soft(row: int, size: int, seed: int) -> NDArray[np.uint8]:
 def soft_pool(size: int, count: int = SOFT_COUNT, seed: int = 8) -> Tensor:
     """Translucent and fine matter of all kinds, straight RGBA uint8 [count, 4, size, size]."""
     return torch.from_numpy(np.stack(in_parallel(partial(_soft, size=size, seed=seed), range(count))))
+
+
+def _lock(row: int, size: int, seed: int) -> NDArray[np.uint8]:
+    """One picture of the hair pool."""
+    return _bytes(broad_hair(torch.Generator().manual_seed(seed * 1_000_003 + row), size))
+
+
+@lru_cache(maxsize=1)
+def hair_pool(size: int, count: int = HAIR_COUNT, seed: int = 10) -> Tensor:
+    """Hair of one width at every size's share, straight RGBA uint8 [count, 4, size, size]."""
+    return torch.from_numpy(np.stack(in_parallel(partial(_lock, size=size, seed=seed), range(count))))
 
 
 @lru_cache(maxsize=1)

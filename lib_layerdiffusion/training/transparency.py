@@ -15,7 +15,7 @@ from lib_layerdiffusion.training.adversary import PatchDiscriminator, adversaria
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.devices import device_of
 from lib_layerdiffusion.training.losses import FeatureDistance, LossWeights, reconstruction_error
-from lib_layerdiffusion.training.pools import draw, soft_pool
+from lib_layerdiffusion.training.pools import draw, hair_pool, soft_pool
 from lib_layerdiffusion.training.synthesis import premultiply_grey, smooth_noise, translucent, uniform
 from lib_layerdiffusion.training.vae import aligned_crop, draw_icons, icons_tensor, save_grid
 from lib_layerdiffusion.training.views import draw_views, each_turned, each_turned_back
@@ -24,6 +24,8 @@ ENCODER_WIDTHS = (16, 32, 64, 96)
 DECODER_WIDTHS = (16, 32, 48, 64, 80)
 # The share of training pictures of each kind; the rest are plain icons.
 GREY_SHARE, HOLE_SHARE, SOFT_SHARE = 0.12, 0.12, 0.25
+# The same where D learns alone: of hair, the hardest, it had seen too little to be done with it.
+ALONE_SOFT_SHARE, ALONE_HAIR_SHARE = 0.33, 0.33
 # Of the plain icons. With 30 % of all pictures, as in the paper, two plain icons in three would come without offset.
 DROP_SHARE = 0.3
 # How far a unit offset moves the latent while training, as a share of the latents' standard deviation; folded into E's
@@ -77,6 +79,10 @@ class TransparencyStage:
         self.icons = icons_tensor(IconSet.load(data, held_out=False))
         self.checks = icons_tensor(IconSet.load(data, held_out=True))
         self.soft: Tensor | None = None
+        self.hair: Tensor | None = None
+        self.shares = (GREY_SHARE, HOLE_SHARE, SOFT_SHARE, 0.0)
+        if fixed_encoder:
+            self.shares = (GREY_SHARE, HOLE_SHARE, ALONE_SOFT_SHARE, ALONE_HAIR_SHARE)
         self.crop = min(crop, self.icons.shape[-1])
         self.weights, self.error = LossWeights(), reconstruction_error
         with torch.no_grad():
@@ -87,17 +93,22 @@ class TransparencyStage:
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw RGBA pictures [count, 4, S, S] and, for each, whether its offset is dropped [count, 1, 1, 1]."""
+        size, device = self.icons.shape[-1], self.icons.device
         if self.soft is None:
-            self.soft = soft_pool(self.icons.shape[-1]).to(self.icons.device)
+            self.soft = soft_pool(size).to(device)
         rgba = draw_icons(self.icons, count, generator)
-        grey, hole, soft = (max(1, round(count * share)) for share in (GREY_SHARE, HOLE_SHARE, SOFT_SHARE))
+        grey, hole, soft, hair = (max(1, round(count * share)) if share else 0 for share in self.shares)
         rgba[:grey] = greyed(rgba[:grey], generator)
         rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
         special = grey + hole + soft
         rgba[grey + hole : special] = draw(self.soft, soft, generator)
+        if hair:
+            if self.hair is None:
+                self.hair = hair_pool(size).to(device)
+            rgba[special : special + hair] = draw(self.hair, hair, generator)
         rgba = aligned_crop(rgba, self.crop, generator).contiguous(memory_format=torch.channels_last)
         # Only plain icons can be told from their background without the offset; the others would teach guessing.
-        plain = torch.arange(count, device=rgba.device)[:, None, None, None] >= special
+        plain = torch.arange(count, device=rgba.device)[:, None, None, None] >= special + hair
         return rgba, plain & (uniform(generator, count, 1, 1, 1) < DROP_SHARE)
 
     def encode(self, rgba: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,16 @@ from lib_layerdiffusion.training.export import _tokenizer_as_published
 from lib_layerdiffusion.training.family import Workshop
 from lib_layerdiffusion.training.layers import LowRank
 from lib_layerdiffusion.training.loop import LoopSettings, step_generator
+from lib_layerdiffusion.training.pools import hair_pool
 from lib_layerdiffusion.training.start import load_unet
-from lib_layerdiffusion.training.transparency import DROP_SHARE, GREY_SHARE, HOLE_SHARE, SOFT_SHARE
+from lib_layerdiffusion.training.transparency import (
+    ALONE_HAIR_SHARE,
+    ALONE_SOFT_SHARE,
+    DROP_SHARE,
+    GREY_SHARE,
+    HOLE_SHARE,
+    SOFT_SHARE,
+)
 from lib_layerdiffusion.training.views import draw_views, each_turned_back
 from lib_layerdiffusion.transparency import VIEWS, turned
 from tests.training.random_families import METHODS, SUBJECTS, files, pairs, save
@@ -96,13 +104,27 @@ def test_the_decoder_stage_learns_alone_and_is_what_is_exported(data, trained, t
     assert all(torch.equal(written[key], value.half()) for key, value in after.decoder.state_dict().items())
 
 
-def test_only_plain_icons_lose_their_offset(data, trained, tmp_path):
-    stage = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).transparency()
-    drawn = [stage.batch(8, step_generator(0, step))[1].flatten() for step in range(100)]
-    special = sum(max(1, round(8 * share)) for share in (GREY_SHARE, HOLE_SHARE, SOFT_SHARE))
+@pytest.mark.parametrize("name", ["transparency", "decoder"])
+def test_only_plain_icons_lose_their_offset(data, trained, tmp_path, name):
+    stage = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).stage(name, tmp_path / name)
+    drawn = [stage.batch(12, step_generator(0, step))[1].flatten() for step in range(100)]
+    soft = (SOFT_SHARE,) if name == "transparency" else (ALONE_SOFT_SHARE, ALONE_HAIR_SHARE)
+    special = sum(max(1, round(12 * share)) for share in (GREY_SHARE, HOLE_SHARE, *soft))
     dropped = torch.stack(drawn).float().mean(0)
     assert (dropped[:special] == 0).all()
     assert dropped[special:].mean() == pytest.approx(DROP_SHARE, abs=0.1)
+
+
+def test_where_d_learns_alone_a_third_is_hair(data, trained, tmp_path):
+    shop = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2)
+    alone = shop.stage("decoder", tmp_path / "decoder")
+    rgba, _ = alone.batch(12, step_generator(0, 0))
+    locks = hair_pool(alone.icons.shape[-1]).float() / 255
+    views = torch.cat([turned(locks, view) for view in VIEWS])
+    assert [bool((picture == views).flatten(1).all(1).any()) for picture in rgba] == [False] * 6 + [True] * 4 + [
+        False
+    ] * 2
+    assert shop.stage("transparency", tmp_path / "transparency").hair is None
 
 
 def test_d_sees_pairs_turned_and_gives_them_back_upright(data, trained, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from lib_layerdiffusion.errors import InputError
 from lib_layerdiffusion.training.data import IconSet
 from lib_layerdiffusion.training.matter import MATTER, MATTER_NAMES
-from lib_layerdiffusion.training.pools import draw, scene_pool, soft_pool
+from lib_layerdiffusion.training.pools import draw, hair_pool, scene_pool, soft_pool
 from lib_layerdiffusion.training.text import vocabulary
 from lib_layerdiffusion.training.variety import (
     HUES,
@@ -134,3 +134,6 @@ def test_a_pool_gives_its_pictures_in_all_views():
     assert seen == set(range(8))
     assert soft_pool(64, 20).shape == (20, 4, 64, 64)
     assert scene_pool(64, 3).shape == (3, 3, 64, 64)
+    locks = hair_pool(64, 3)
+    assert locks.shape == (3, 4, 64, 64)
+    assert not torch.equal(locks[0], locks[1])
