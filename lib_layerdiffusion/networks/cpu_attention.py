@@ -9,7 +9,6 @@ times queries, values times scores. At 32x32 positions that is half of torch's t
 from __future__ import annotations
 
 import math
-import time
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
@@ -21,8 +20,8 @@ _PIECE = 1 << 20
 """Bytes of scores that a core works on at once: they stay in its cache."""
 _LARGEST = 100.0
 """Powers of two up to this one can be summed without subtracting the largest first."""
-_PATIENCE, _SLOW = 2e-3, 15e-9
-"""Seconds that are always waited, and a core's for one score: a busy machine's cores wait for one another longer."""
+_ROUNDS = 32
+"""So often may cores meet in a call: where other programs hold one of them up, each time costs milliseconds."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -39,8 +38,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     values = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
     sums = _weighted(scaled.flatten(0, 1), k.flatten(0, 1), values.flatten(0, 1).transpose(1, 2))
-    if sums is None:
-        return F.scaled_dot_product_attention(q, k, v)
     return (sums[:, :-1] / sums[:, -1:]).transpose(1, 2).unflatten(0, q.shape[:2])
 
 
@@ -63,27 +60,23 @@ def _largest_score(q: Tensor, k: Tensor) -> float:
     return lengths[0] * lengths[1]
 
 
-def _weighted(q: Tensor, k: Tensor, values: Tensor) -> Tensor | None:
-    """Values weighted with two to the power of scores: q [G, N, D], k [G, M, D], values [G, E, M] -> [G, E, N].
-
-    None where other programs hold up the cores, which have to meet after every product here, a hundred times a call.
-    """
+def _weighted(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
+    """Values weighted with two to the power of scores: q [G, N, D], k [G, M, D], values [G, E, M] -> [G, E, N]."""
     groups, tokens, _ = q.shape
     keys, threads = k.shape[1], torch.get_num_threads()
     out = torch.empty(groups, values.shape[1], tokens, dtype=q.dtype)
     most = _PIECE // q.element_size() // keys
     rows = max(1, min(tokens, most))
-    # One head or more for each core, as the cores wait for each other after every product.
-    together = min(groups, max(1, most // rows) * threads)
+    together = max(1, most // rows)
+    if threads > 1:
+        pieces = groups * math.ceil(tokens / rows)
+        together = max(together * threads, math.ceil(pieces / _ROUNDS))
+    together = min(groups, together)
     buffer = torch.empty(together, keys, rows, dtype=q.dtype)
-    end = time.perf_counter() + _PATIENCE
     for group in range(0, groups, together):
         some = slice(group, group + together)
         for row in range(0, tokens, rows):
             part = q[some, row : row + rows].transpose(1, 2)
             scores = torch.bmm(k[some], part, out=buffer[: part.shape[0], :, : part.shape[2]]).exp2_()
             out[some, :, row : row + rows] = torch.bmm(values[some], scores)
-            end += scores.numel() * _SLOW / threads
-            if threads > 1 and time.perf_counter() > end:
-                return None
     return out
