@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_layerdiffusion.networks import TransparentDecoder
+from lib_layerdiffusion.networks import TransparentDecoder, decoder_blocks
 from lib_layerdiffusion.networks.decoder_blocks import AttentionBlock, ResnetBlock, group_norm
 
 LAST = torch.channels_last
@@ -13,17 +13,23 @@ LAST = torch.channels_last
 
 @torch.no_grad()
 @pytest.mark.parametrize("widths", [(8,), (8, 8), (16, 8)])
-def test_a_shortcut_of_products_is_a_convolution(widths):
+def test_a_shortcut_of_products_is_a_convolution(widths, monkeypatch):
     torch.manual_seed(0)
+    convolutions = []
+    convolved = decoder_blocks.convolved
+    monkeypatch.setattr(
+        decoder_blocks, "convolved", lambda conv, *given: convolutions.append(conv) or convolved(conv, *given)
+    )
     block = ResnetBlock(sum(widths), 12, 4).eval()
     parts = [torch.randn(2, width, 6, 5) for width in widths]
     exact = block.double()(*(part.double() for part in parts))
     block.float()
     usual = block(*parts)
+    assert convolutions.pop() is block.conv_shortcut
     rows = block(*(part.contiguous(memory_format=LAST) for part in parts))
     for result in (usual, rows):
         torch.testing.assert_close(result.double(), exact, atol=1e-5, rtol=0)
-    assert not torch.equal(usual, rows), "the second one took no way of its own"
+    assert convolutions.pop() is block.conv1, "the second one took no way of its own"
 
 
 @torch.no_grad()
