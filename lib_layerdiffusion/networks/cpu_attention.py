@@ -31,7 +31,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     type's precision; where they could be too large for that way, torch's is taken.
     """
     special = q.dtype in (torch.float32, torch.bfloat16) and q.device.type == "cpu" and not torch.is_grad_enabled()
-    if not special:
+    if not special or torch.compiler.is_compiling():  # where the compiler does look in, for want of `opaque`
         return F.scaled_dot_product_attention(q, k, v)
     scaled = q * (math.log2(math.e) / math.sqrt(q.shape[-1]))
     if not _largest_score(scaled, k) <= _LARGEST:  # also where it is no number

@@ -63,14 +63,14 @@ def _add_shortcut(h: Tensor, shortcut: nn.Conv2d, parts: Sequence[Tensor]) -> Te
     start = 0
     for part in parts:
         channels = slice(start, start + part.shape[1])
-        _rows(h).addmm_(_rows(part), shortcut.weight[:, channels, 0, 0].T)
+        flat(h).addmm_(flat(part), shortcut.weight[:, channels, 0, 0].T)
         start = channels.stop
     return h if shortcut.bias is None else h.add_(shortcut.bias[:, None, None])
 
 
-def _rows(x: Tensor) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """[B, C, H, W] in channels_last as [B * H * W, C], a view."""
-    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _can_stay_apart(parts: Sequence[Tensor], norm: nn.GroupNorm) -> bool:

@@ -29,6 +29,7 @@ from lib_layerdiffusion.networks.decoder_blocks import (
     MiddleLevel,
     ResnetBlock,
     UpLevel,
+    flat,
 )
 
 _ROW = 512
@@ -157,12 +158,12 @@ def resnet(block: ResnetBlock, parts: Sequence[Map]) -> Map:
         (part,) = parts
         h.values.add_(part.values)
         return Map(h.values, _sum(h.bias, part.bias))
-    flat = _flat(h.values)
+    rows = flat(h.values)
     start, bias = 0, _sum(h.bias, shortcut.bias)
     for part in parts:
         columns = part.values.shape[1]
         weight = shortcut.weight[:, start : start + columns, 0, 0]
-        flat.addmm_(_flat(part.values), weight.T)
+        rows.addmm_(flat(part.values), weight.T)
         if part.bias is not None:
             bias = _sum(bias, weight.float() @ part.bias)
         start += columns
@@ -206,11 +207,6 @@ def middle(level: MiddleLevel, x: Map) -> Map:
 def _layer(level: DownLevel | UpLevel | MiddleLevel, index: int, parts: Sequence[Map]) -> Map:
     x = resnet(level.resnets[index], parts)
     return x if level.attentions is None else attention(level.attentions[index], x)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """[B, C, H, W] in channels_last as [B * H * W, C], a view."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -43,6 +43,8 @@ def greyed(rgba: Tensor, generator: Generator) -> Tensor:
 
 def perforated(rgba: Tensor, generator: Generator) -> Tensor:
     """Make parts of subjects transparent or translucent with a noise mask; colour stays."""
+    if len(rgba) == 0:  # a batch of one picture is grey, and there is nothing to stack
+        return rgba
     size = rgba.shape[-1]
     noise = torch.stack([smooth_noise(generator, 1, size, 3 + row % 6) for row in range(len(rgba))])
     sharpness = uniform(generator, len(rgba), 1, 1, 1, low=2, high=20)
@@ -101,11 +103,14 @@ class TransparencyStage:
         rgba[:grey] = greyed(rgba[:grey], generator)
         rgba[grey : grey + hole] = perforated(rgba[grey : grey + hole], generator)
         special = grey + hole + soft
-        rgba[grey + hole : special] = draw(self.soft, soft, generator)
+        # A small batch has no room for all that its shares are rounded up to.
+        room = rgba[grey + hole : special]
+        room[:] = draw(self.soft, len(room), generator)
         if hair:
             if self.hair is None:
                 self.hair = hair_pool(size).to(device)
-            rgba[special : special + hair] = draw(self.hair, hair, generator)
+            room = rgba[special : special + hair]
+            room[:] = draw(self.hair, len(room), generator)
         rgba = aligned_crop(rgba, self.crop, generator).contiguous(memory_format=torch.channels_last)
         # Only plain icons can be told from their background without the offset; the others would teach guessing.
         plain = torch.arange(count, device=rgba.device)[:, None, None, None] >= special + hair

@@ -87,3 +87,11 @@ def test_cores_meet_seldom(threads, most, monkeypatch):
     given = drawn((1, 32, 1024, 8), 1.0)
     torch.testing.assert_close(attend(*given), scaled_dot_product_attention(*given), atol=1e-5, rtol=0)
     assert len(rounds) <= 2 * most
+
+
+@torch.no_grad()
+def test_it_is_torchs_where_a_compiler_looks_in(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(cpu_attention, "_weighted", None)
+    given = drawn((1, 2, 64, 8), 1.0)
+    assert torch.equal(attend(*given), scaled_dot_product_attention(*given))

@@ -127,6 +127,14 @@ def test_where_d_learns_alone_a_third_is_hair(data, trained, tmp_path):
     assert shop.stage("transparency", tmp_path / "transparency").hair is None
 
 
+@pytest.mark.parametrize("name", ["transparency", "decoder"])
+def test_a_batch_of_any_size_can_be_drawn(data, trained, tmp_path, name):
+    stage = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).stage(name, tmp_path / name)
+    for count in range(1, 15):
+        rgba, dropped = stage.batch(count, step_generator(0, count))
+        assert (len(rgba), len(dropped)) == (count, count)
+
+
 def test_d_sees_pairs_turned_and_gives_them_back_upright(data, trained, tmp_path):
     """A D that shows its own input: whatever the view, the picture comes back as it was."""
     stage = Workshop(data, tmp_path, SUBJECTS, start=trained, each=2).transparency()
