@@ -21,8 +21,9 @@ from lib_layerdiffusion.training.variety import FLAT_WORDS, HUES
 CARD: dict[str, Any] = {
     "name": "demo",
     "steps": 20,
-    # More sharpens nothing, and makes seeds alike.
+    # More sharpens nothing, and makes seeds alike; so does guidance of the first steps.
     "guidance": 2.0,
+    "guidance_start": 0.2,
     # D is trained on all eight views, as the published one is used.
     "decode_passes": 8,
     # E and D are the same for both kinds of methods; the published names differ.

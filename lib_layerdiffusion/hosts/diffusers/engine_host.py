@@ -35,6 +35,7 @@ class ModelCard:
     """What is known of a model beside its weights.
 
     name: for infotext. source: in words, for people. families: see `DiffusersHost`. steps, guidance: its defaults.
+    guidance_start: see `SamplingRequest`.
     decode_passes: with how many its transparency decoder does best; the published ones with eight. sizes: the only
     ones (width, height) that it makes; empty where it makes any.
     subjects: what a small model was trained on, empty for one that knows everything. words: that it knows beside them.
@@ -45,6 +46,7 @@ class ModelCard:
     families: tuple[Family, ...] = ()
     steps: int = 25
     guidance: float = 7.0
+    guidance_start: float = 0.0
     decode_passes: int = 8
     sizes: tuple[tuple[int, int], ...] = ()
     subjects: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class EngineHost(DiffusersHost):
         super().__init__(pipeline, card.families)
         self.name, self.source = card.name, card.source
         self.steps, self.guidance, self.decode_passes = card.steps, card.guidance, card.decode_passes
+        self.guidance_start = card.guidance_start
         self.subjects = card.subjects
         self.words = words_in((*card.subjects, *card.words)) if card.subjects else frozenset[str]()
         self.sizes = card.sizes
@@ -200,6 +203,7 @@ class EngineHost(DiffusersHost):
             height=request.height,
             steps=request.steps,
             guidance=request.guidance,
+            guidance_start=self.guidance_start,
             start=start,
             strength=request.strength,
             mask=mask,

@@ -14,12 +14,17 @@ from lib_layerdiffusion.engine.host import PromptEmbedding
 
 Progress = Callable[[int, int], None]
 
+_HARDLY_GUIDED = 1.0 + 1e-7
+"""Guidance that changes nothing, though pipelines keep the rows of the negative prompt."""
+
 
 @dataclass(frozen=True)
 class SamplingRequest:
     """One run of the sampler.
 
     seeds: one per batch item; noise is drawn on the CPU, so that results do not depend on the device.
+    guidance: classifier-free. guidance_start: the share of the schedule, 0 to 1, that comes before it: what a seed makes
+    is decided there, and guidance makes seeds alike (Kynkäänniemi et al. 2024, guidance in a limited interval).
     start: latents [B, 4, H/8, W/8] in the UNet's scale to start from, with `strength` of the schedule run on them.
     mask: [1, 1, H/8, W/8], 1 where latents are made anew and 0 where `start` stays. progress: (steps done, of all).
     options: further arguments of the pipeline's call (ControlNet pictures, IP-Adapter pictures and so on).
@@ -32,6 +37,7 @@ class SamplingRequest:
     height: int
     steps: int
     guidance: float
+    guidance_start: float = 0.0
     start: Tensor | None = None
     strength: float = 1.0
     mask: Tensor | None = None
@@ -48,7 +54,7 @@ def sample(pipeline: Any, request: SamplingRequest) -> Tensor:
         **_prompt_arguments(request, batch),
         **request.options,
         "num_inference_steps": request.steps,
-        "guidance_scale": request.guidance,
+        "guidance_scale": _guidance(request, 0.0 if request.start is None else 1.0 - request.strength),
         "generator": generators,
         "output_type": "latent",
     }
@@ -95,8 +101,18 @@ def _prompt_arguments(request: SamplingRequest, batch: int) -> dict[str, Tensor]
     }
 
 
+def _guidance(request: SamplingRequest, share: float) -> float:
+    """The guidance where that share of the schedule, 0 to 1, lies behind."""
+    return request.guidance if share >= request.guidance_start else min(request.guidance, _HARDLY_GUIDED)
+
+
+def _next(pipeline: Any, index: int) -> int:
+    """The number in the whole schedule of the step after the one that is `index` of this run."""
+    return len(pipeline.scheduler.timesteps) - pipeline.num_timesteps + index + 1
+
+
 class _AfterStep:
-    """Reports progress, and keeps what lies outside the mask at the noise level of the next step."""
+    """Reports progress, guides the next step, and keeps what lies outside the mask at that step's noise level."""
 
     def __init__(self, request: SamplingRequest) -> None:
         self._request = request
@@ -107,6 +123,9 @@ class _AfterStep:
         request = self._request
         if request.progress is not None:
             request.progress(index + 1, pipeline.num_timesteps)
+        if request.guidance_start > 0:
+            # Where diffusers keeps it between steps, for callbacks to change.
+            pipeline._guidance_scale = _guidance(request, _next(pipeline, index) / len(pipeline.scheduler.timesteps))  # noqa: SLF001
         if request.mask is None or request.start is None:
             return tensors
         latents = tensors["latents"]
@@ -120,7 +139,7 @@ class _AfterStep:
             return latents
         start = start.to(latents)
         timesteps = pipeline.scheduler.timesteps
-        after = len(timesteps) - pipeline.num_timesteps + index + 1
+        after = _next(pipeline, index)
         if after >= len(timesteps):
             return start
         if self._noise is None:

@@ -115,7 +115,7 @@ def _card(origin: Path, *, is_bundled: bool) -> tuple[ModelCard, Path | None]:
     families = tuple(family for family in Family if any(row.weights in present for row in METHODS.of_family(family)))
     # SDXL's methods come first: a family of both kinds makes its plain transparent pictures with the cheaper technique.
     families = tuple(sorted(families, key=lambda family: family is not Family.SDXL))
-    known = {key: values[key] for key in ("steps", "guidance", "decode_passes", "name") if key in values}
+    known = {key: values[key] for key in ("steps", "guidance", "guidance_start", "decode_passes", "name") if key in values}
     known |= {"subjects": _subjects(origin), "words": tuple(map(str, values.get("words", ())))}
     known["sizes"] = tuple((int(width), int(height)) for width, height in values.get("sizes", ()))
     return ModelCard(**{"name": name, "source": source, "families": families, **known}), layers

@@ -134,3 +134,29 @@ class TestSampling:
 
         with pytest.raises(KeyboardInterrupt):
             sample(pipeline, request(pipeline, [1], progress=stop))
+
+
+@pytest.mark.parametrize("xl", [False, True])
+class TestGuidanceLater:
+    def test_it_sets_in_after_its_share_of_the_steps(self, xl, monkeypatch):
+        pipeline, seen = shared_pipeline(xl=xl), []
+        step = pipeline.scheduler.step
+        monkeypatch.setattr(
+            pipeline.scheduler, "step", lambda *a, **k: (seen.append(pipeline.guidance_scale), step(*a, **k))[1]
+        )
+        later = sample(pipeline, request(pipeline, [1], guidance_start=0.5))
+        assert seen == pytest.approx([1, 1, 3, 3], abs=1e-6)
+        assert (later - sample(pipeline, request(pipeline, [1]))).abs().max() > 1e-3
+
+    def test_never_is_the_same_as_none(self, xl):
+        pipeline = shared_pipeline(xl=xl)
+        never = sample(pipeline, request(pipeline, [1], guidance_start=1.1))
+        assert torch.allclose(never, sample(pipeline, request(pipeline, [1], guidance=1.0)), atol=1e-4)
+        weaker = request(pipeline, [1], guidance=0.5, guidance_start=1.1)
+        assert torch.equal(sample(pipeline, weaker), sample(pipeline, request(pipeline, [1], guidance=0.5)))
+
+    def test_a_picture_to_start_from_lies_later_in_the_schedule(self, xl):
+        pipeline, start = shared_pipeline(xl=xl), torch.randn(1, 4, 8, 8)
+        values = {"start": start, "strength": 0.5}
+        later = sample(pipeline, request(pipeline, [1], guidance_start=0.5, **values))
+        assert torch.equal(later, sample(pipeline, request(pipeline, [1], **values)))
