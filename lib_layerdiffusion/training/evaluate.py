@@ -29,6 +29,7 @@ from lib_layerdiffusion.training.measures import (
     spread_of_seeds,
     ssim,
 )
+from lib_layerdiffusion.training.perceptual import perceptual_distance
 from lib_layerdiffusion.training.synthesis import TRANSLUCENT, broad_hair, premultiply_grey, translucent
 from lib_layerdiffusion.training.transparency import greyed
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
@@ -105,24 +106,6 @@ def field_figures(ours: Tensor, theirs: Tensor, perceptual: Distance | None = No
     if perceptual is not None:
         figures["composites on nine colours, LPIPS"] = on_nine_colours(perceptual, ours, theirs)
     return {f"{name} {FIELD_MARK}": value for name, value in figures.items()}
-
-
-def perceptual_distance() -> Distance | None:
-    """LPIPS of the package `lpips`, where it and the weights of its network are at hand without a download."""
-    try:
-        from lpips import LPIPS
-        from torch.hub import get_dir
-    except ImportError:
-        return None
-    if not any(Path(get_dir(), "checkpoints").glob("alexnet-*.pth")):
-        return None
-    network = LPIPS(net="alex", verbose=False).eval()
-
-    @torch.no_grad()
-    def distance(ours: Tensor, theirs: Tensor) -> float:
-        return float(network(ours, theirs, normalize=True).mean())
-
-    return distance
 
 
 def other_figures(family: Family, data: Path) -> dict[str, float]:
@@ -208,6 +191,10 @@ def figures_of_subjects(made: Tensor, subjects: list[str], data: Path | None) ->
         "a subject, share": float(((mean > 0.05) & (mean < 0.9)).float().mean()),
         "distance between seeds of a subject": spread_of_seeds(made),
     }
+    perceptual = perceptual_distance()
+    if perceptual is not None and len(made) > 1:
+        apart = [on_nine_colours(perceptual.spread, seeds) for seeds in made.unbind(1)]
+        figures["LPIPS between seeds of a subject, on nine colours"] = sum(apart) / len(apart)
     return figures if data is None else figures | _recognised(made, subjects, data)
 
 

@@ -34,10 +34,10 @@ def over(rgba: Tensor, scene: Tensor) -> Tensor:
     return scene + (rgba[:, :3] - scene) * rgba[:, 3:]
 
 
-def on_nine_colours(measure: Distance, ours: Tensor, theirs: Tensor) -> float:
-    """A measure of composites of RGBA pictures, mean over nine background colours."""
+def on_nine_colours(measure: Callable[..., float], *pictures: Tensor) -> float:
+    """A measure of composites of RGBA pictures (one batch, or two to compare), mean over nine background colours."""
     colours = [torch.tensor(colour)[None, :, None, None] for colour in NINE_COLOURS]
-    return sum(measure(over(ours, colour), over(theirs, colour)) for colour in colours) / len(colours)
+    return sum(measure(*(over(rgba, colour) for rgba in pictures)) for colour in colours) / len(colours)
 
 
 def composite_psnr(ours: Tensor, theirs: Tensor) -> float:
