@@ -412,6 +412,23 @@ class TestSources:
         assert (own == two).all()
         assert (own != eight).any()
 
+    @pytest.mark.parametrize(("values", "told"), [
+        ({"steps": "many"}, "steps must be"),
+        ({"steps": 0}, "steps must be"),
+        ({"guidance": None}, "guidance must be"),
+        ({"guidance_start": 1.5}, "guidance_start must be"),
+        ({"decode_passes": 3}, "decode_passes must be"),
+        ({"sizes": [64, 64]}, "a size must be a list"),
+        ({"sizes": [[64]]}, "width and height"),
+        ({"sizes": [["wide", 64]]}, "width must be"),
+        ({"words": 3}, "words must be a list"),
+    ])  # fmt: skip
+    def test_what_a_card_says_is_read_as_everything_else(self, tmp_path, values, told):
+        card = write_family(tmp_path) / "layerdiffusion.json"
+        card.write_text(json.dumps(values))
+        with pytest.raises(ModelError, match=f"layerdiffusion.json.*{told}"):
+            LayerDiffusion.from_checkpoint(tmp_path, device="cpu")
+
     def test_a_family_of_one_size_refuses_others_and_fits_init_pictures(self, tmp_path):
         card = write_family(tmp_path) / "layerdiffusion.json"
         card.write_text(json.dumps({"steps": 1, "guidance": 1, "sizes": [[64, 64], [64, 96]]}))

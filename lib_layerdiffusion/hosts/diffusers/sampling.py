@@ -23,8 +23,8 @@ class SamplingRequest:
     """One run of the sampler.
 
     seeds: one per batch item; noise is drawn on the CPU, so that results do not depend on the device.
-    guidance: classifier-free. guidance_start: the share of the schedule, 0 to 1, that comes before it: what a seed makes
-    is decided there, and guidance makes seeds alike (Kynkäänniemi et al. 2024, guidance in a limited interval).
+    guidance: classifier-free. guidance_start: the share of the schedule, 0 to 1, that comes before it: what a picture
+    shows where is decided there, and guidance makes seeds alike (Kynkäänniemi et al. 2024, a limited interval).
     start: latents [B, 4, H/8, W/8] in the UNet's scale to start from, with `strength` of the schedule run on them.
     mask: [1, 1, H/8, W/8], 1 where latents are made anew and 0 where `start` stays. progress: (steps done, of all).
     options: further arguments of the pipeline's call (ControlNet pictures, IP-Adapter pictures and so on).
@@ -125,7 +125,7 @@ class _AfterStep:
             request.progress(index + 1, pipeline.num_timesteps)
         if request.guidance_start > 0:
             # Where diffusers keeps it between steps, for callbacks to change.
-            pipeline._guidance_scale = _guidance(request, _next(pipeline, index) / len(pipeline.scheduler.timesteps))  # noqa: SLF001
+            pipeline._guidance_scale = _guidance(request, _next(pipeline, index) / len(pipeline.scheduler.timesteps))
         if request.mask is None or request.start is None:
             return tensors
         latents = tensors["latents"]

@@ -10,17 +10,27 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from lib_layerdiffusion.engine.request import VALUES
 from lib_layerdiffusion.errors import HostError, ModelError, SettingsError, within_memory
 from lib_layerdiffusion.hosts.diffusers.checkpoint import load_pipeline
 from lib_layerdiffusion.hosts.diffusers.engine_host import OFFLOADS, EngineHost, ModelCard
 from lib_layerdiffusion.hosts.diffusers.host import DiffusersHost
 from lib_layerdiffusion.methods import METHODS, Family
 from lib_layerdiffusion.places import RANDOM_MODEL, bundled_family, default_weights_folder
+from lib_layerdiffusion.settings import kinds
+from lib_layerdiffusion.settings.fields import PASS_COUNTS
 from lib_layerdiffusion.weights import WeightStore
 
 LAYERS_FOLDER = "layers"
 CARD_FILE = "layerdiffusion.json"
 SUBJECTS_FILE = "subjects.txt"
+_CARD_VALUES = {
+    "name": kinds.text(),
+    "steps": VALUES["steps"],
+    "guidance": VALUES["guidance"],
+    "guidance_start": kinds.number(0, 1),
+    "decode_passes": kinds.one_of(*PASS_COUNTS),
+}
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -110,15 +120,38 @@ def _card(origin: Path, *, is_bundled: bool) -> tuple[ModelCard, Path | None]:
     source = "the bundled family" if is_bundled else str(origin)
     if not layers.is_dir():
         return ModelCard(name=name, source=source), None
-    values = _card_values(origin / CARD_FILE)
+    known = _known(origin / CARD_FILE)
     present = {path.stem for path in layers.glob("*.safetensors")}
     families = tuple(family for family in Family if any(row.weights in present for row in METHODS.of_family(family)))
     # SDXL's methods come first: a family of both kinds makes its plain transparent pictures with the cheaper technique.
     families = tuple(sorted(families, key=lambda family: family is not Family.SDXL))
-    known = {key: values[key] for key in ("steps", "guidance", "guidance_start", "decode_passes", "name") if key in values}
-    known |= {"subjects": _subjects(origin), "words": tuple(map(str, values.get("words", ())))}
-    known["sizes"] = tuple((int(width), int(height)) for width, height in values.get("sizes", ()))
-    return ModelCard(**{"name": name, "source": source, "families": families, **known}), layers
+    own = {"name": name, "source": source, "families": families, "subjects": _subjects(origin), **known}
+    return ModelCard(**own), layers
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What a family's card says of how it is used best."""
+    values = _card_values(path)
+    try:
+        known = {key: kind.read(key, values[key]) for key, kind in _CARD_VALUES.items() if key in values}
+        sizes, words = (_listed(key, values.get(key, [])) for key in ("sizes", "words"))
+        known["sizes"] = tuple(map(_size, sizes))
+    except SettingsError as error:
+        raise ModelError(f'"{path}" cannot be used, repair or delete it: {error}') from error
+    return known | {"words": tuple(map(str, words))}
+
+
+def _listed(name: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise SettingsError(f"{name} must be a list.")
+    return value
+
+
+def _size(value: object) -> tuple[object, object]:
+    sides = _listed("a size", value)
+    if len(sides) != 2:
+        raise SettingsError("a size must be a list of width and height.")
+    return VALUES["width"].read("width", sides[0]), VALUES["height"].read("height", sides[1])
 
 
 def _subjects(origin: Path) -> tuple[str, ...]:
