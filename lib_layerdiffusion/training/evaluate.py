@@ -29,7 +29,7 @@ from lib_layerdiffusion.training.measures import (
     spread_of_seeds,
     ssim,
 )
-from lib_layerdiffusion.training.perceptual import perceptual_distance
+from lib_layerdiffusion.training.perceptual import Lpips, perceptual_distance
 from lib_layerdiffusion.training.synthesis import TRANSLUCENT, broad_hair, premultiply_grey, translucent
 from lib_layerdiffusion.training.transparency import greyed
 from lib_layerdiffusion.training.vae import icons_tensor, save_grid
@@ -64,7 +64,7 @@ def held_out(family: Family, folder: Path, limit: int) -> Tensor:
 
 def reconstruction_figures(family: Family, data: Path, limit: int = 120) -> dict[str, float]:
     """RGBA reconstruction of held-out pictures, what it is without the latent, and identity."""
-    icons = held_out(family, data, limit)
+    icons, perceptual = held_out(family, data, limit), perceptual_distance()
     generator = torch.Generator().manual_seed(11)
     sets = {"held-out": icons, "translucent": rounded(translucent(generator, icons.shape[-1], 60))}
     sets["grey subjects"] = rounded(greyed(icons, generator))
@@ -77,7 +77,7 @@ def reconstruction_figures(family: Family, data: Path, limit: int = 120) -> dict
         figures[f"held-out composites, {passes} decode passes, PSNR dB"] = composite_psnr(other, icons)
         figures[f"held-out alpha MAE, {passes} decode passes"] = alpha_error(other, icons)
     figures |= latent_figures(family, sets, latents)
-    return figures | field_figures(found["held-out"], icons, perceptual_distance())
+    return figures | field_figures(found["held-out"], icons, perceptual)
 
 
 def latent_figures(family: Family, sets: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> dict[str, float]:
@@ -171,16 +171,18 @@ def cutout_figures(family: Family, count: int = 24, package: Path | None = None)
 
 def text_figures(family: Family, data: Path | None, seeds: int = 4, sheet: Path | None = None) -> dict[str, float]:
     """Text to RGBA over all subjects: what :func:`figures_of_subjects` says, and (sheet) a picture of 64 of them."""
-    subjects = list(family.subjects)
+    subjects, perceptual = list(family.subjects), perceptual_distance()
     made = torch.stack(
         [family.generate(subject, batch=seeds)["foreground"] for subject in shown(subjects, "subjects")], dim=1
     )
     if sheet is not None:
         contact_sheet(made[0], sheet)
-    return figures_of_subjects(made, subjects, data)
+    return figures_of_subjects(made, subjects, data, perceptual)
 
 
-def figures_of_subjects(made: Tensor, subjects: list[str], data: Path | None) -> dict[str, float]:
+def figures_of_subjects(
+    made: Tensor, subjects: list[str], data: Path | None, perceptual: Lpips | None = None
+) -> dict[str, float]:
     """Clean borders, a subject, unlike seeds, and (with a data set) the right one, of [seeds, subjects, 4, H, W]."""
     alpha = made[:, :, 3].flatten(0, 1)
     inner = torch.zeros_like(alpha[0], dtype=torch.bool)
@@ -191,7 +193,6 @@ def figures_of_subjects(made: Tensor, subjects: list[str], data: Path | None) ->
         "a subject, share": float(((mean > 0.05) & (mean < 0.9)).float().mean()),
         "distance between seeds of a subject": spread_of_seeds(made),
     }
-    perceptual = perceptual_distance()
     if perceptual is not None and len(made) > 1:
         apart = [on_nine_colours(perceptual.spread, seeds) for seeds in made.unbind(1)]
         figures["LPIPS between seeds of a subject, on nine colours"] = sum(apart) / len(apart)

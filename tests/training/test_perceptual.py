@@ -7,12 +7,14 @@ import pickle
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from lib_layerdiffusion.errors import WeightsError
+from lib_layerdiffusion.training import evaluate
 from lib_layerdiffusion.training.measures import on_nine_colours
 from lib_layerdiffusion.training.perceptual import Lpips, perceptual_distance
 
@@ -109,6 +111,15 @@ def test_code_in_a_file_is_never_run(package, content, capsys):
 def test_other_content_is_refused(package, content):
     with pytest.raises(WeightsError, match="not the weights"):
         perceptual_distance(write(package, pickle.dumps(content)))
+
+
+def test_a_damaged_file_is_found_before_pictures_are_made(package):
+    package.write_bytes(b"damaged")
+    made = []
+    family = SimpleNamespace(subjects=("fox",), generate=lambda *given, **_named: made.append(given))
+    with pytest.raises(WeightsError, match="damaged"):
+        evaluate.text_figures(family, None)
+    assert made == []
 
 
 def test_its_heads_are_those_of_the_package_lpips():
