@@ -422,11 +422,19 @@ class TestSources:
         ({"sizes": [[64]]}, "width and height"),
         ({"sizes": [["wide", 64]]}, "width must be"),
         ({"words": 3}, "words must be a list"),
+        ({"words": [None]}, "a word must be text"),
+        ([1], "JSON object"),
     ])  # fmt: skip
     def test_what_a_card_says_is_read_as_everything_else(self, tmp_path, values, told):
         card = write_family(tmp_path) / "layerdiffusion.json"
         card.write_text(json.dumps(values))
         with pytest.raises(ModelError, match=f"layerdiffusion.json.*{told}"):
+            LayerDiffusion.from_checkpoint(tmp_path, device="cpu")
+
+    @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"steps": ' + "9" * 5000 + "}"])
+    def test_a_card_that_is_no_json_is_said(self, tmp_path, text):
+        (write_family(tmp_path) / "layerdiffusion.json").write_text(text)
+        with pytest.raises(ModelError, match=r"layerdiffusion\.json.*(read|used)"):
             LayerDiffusion.from_checkpoint(tmp_path, device="cpu")
 
     def test_a_family_of_one_size_refuses_others_and_fits_init_pictures(self, tmp_path):

@@ -135,10 +135,13 @@ def _known(path: Path) -> dict[str, Any]:
     try:
         known = {key: kind.read(key, values[key]) for key, kind in _CARD_VALUES.items() if key in values}
         sizes, words = (_listed(key, values.get(key, [])) for key in ("sizes", "words"))
-        known["sizes"] = tuple(map(_size, sizes))
+        known |= {
+            "sizes": tuple(map(_size, sizes)),
+            "words": tuple(kinds.text().read("a word", word) for word in words),
+        }
     except SettingsError as error:
         raise ModelError(f'"{path}" cannot be used, repair or delete it: {error}') from error
-    return known | {"words": tuple(map(str, words))}
+    return known
 
 
 def _listed(name: str, value: object) -> list[Any]:
@@ -171,9 +174,11 @@ def _card_values(path: Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f'"{path}" cannot be read: repair or delete it.') from error
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        raise ModelError(f'"{path}" cannot be used, repair or delete it: it must be a JSON object.')
+    return values
 
 
 def _same_files(folder: Path) -> dict[str, str]:
