@@ -12,6 +12,7 @@ pytest.importorskip("diffusers")
 
 from lib_layerdiffusion import LayerDiffusion
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family
+from lib_layerdiffusion.networks import precision
 from lib_layerdiffusion.places import bundled_family
 from lib_layerdiffusion.training.synthesis import translucent
 from lib_layerdiffusion.training.text import TEMPLATES
@@ -104,6 +105,22 @@ def test_bfloat16_is_hardly_to_be_seen(engine, passes):
     for error in ((seen[0] - seen[1]).abs(), 255 * (one - other)[:, 3].abs()):
         assert 0 < error.mean() <= 1
         assert np.quantile(error.numpy(), 0.999) <= 2
+
+
+def test_bfloat16_is_hardly_to_be_seen_in_layers_made_together(monkeypatch):
+    """The same bounds for whole pictures of three frames, which see each other at every step."""
+
+    def layers(has_it: bool) -> np.ndarray:
+        monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: has_it)
+        engine = LayerDiffusion.from_checkpoint(device="cpu")
+        (made,) = engine.generate("red apple", method="everything", seed=5).images
+        return np.stack([np.asarray(made.layers[layer].convert("RGBA"), np.float32) for layer in made.layers])
+
+    grounds = np.array([0, 127.5, 255])[:, None, None, None, None]
+    exact, rough = (grounds + (rgba[..., :3] - grounds) * rgba[..., 3:] / 255 for rgba in (layers(False), layers(True)))
+    for error in np.abs(exact - rough).swapaxes(0, 1):
+        assert 0 < error.mean() <= 1
+        assert np.quantile(error, 0.999) <= 2
 
 
 @pytest.mark.parametrize("colour", [(220, 60, 40), (127, 127, 127)], ids=["red", "the background's own grey"])

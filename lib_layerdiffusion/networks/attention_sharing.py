@@ -171,6 +171,7 @@ class SharingUnit(nn.Module):
         """Attention of every position over the frames of its own picture, [frames * G, N, C] -> [frames * G, N, C]."""
         norm = self.temporal_n
         x = functional.layer_norm(states, norm.normalized_shape, norm.weight.to(states), norm.bias.to(states), norm.eps)
+        x = x.to(run.across_frames or x.dtype)
         if self.frames == 1:
             # A frame alone attends to itself wholly: what remains is three linear layers in a row, hence one.
             key = (id(self), "alone", x.dtype, x.device)

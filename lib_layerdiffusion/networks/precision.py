@@ -1,4 +1,4 @@
-"""Which precision the transparency decoder takes on a device."""
+"""Which precision our own networks take on a device: the transparency decoder, and attention between frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FLAGS = frozenset(["avx512_bf16", "amx_bf16", "bf16"])
 """What Linux calls instructions that multiply bfloat16, on x86 and on ARM."""
 
 
-def decoder_precision(device: torch.device, otherwise: torch.dtype, *, exact: bool = False) -> torch.dtype:
+def faster_precision(device: torch.device, otherwise: torch.dtype, *, exact: bool = False) -> torch.dtype:
     """bfloat16 on a CPU that multiplies it itself (half the time of float32), else `otherwise`.
 
     exact: `otherwise` there too, for results that have to be those of another program.

@@ -16,6 +16,10 @@ _RATIO_TOLERANCE = 0.25
 """How far, as a logarithm, rounding may take the ratio of a few tokens' sides from that of the picture."""
 
 
+_PIECE = 1 << 16
+"""Numbers of a frame that attention over frames takes at once on a CPU: with their products they stay in its cache."""
+
+
 class AttentionLayer(Protocol):
     """What a host's attention layer has to offer; Forge's and diffusers' both do."""
 
@@ -36,13 +40,22 @@ def attend_over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention along the first axis of [frames, positions, heads, d], position by position; q is scaled already.
 
     Batched products of tiny matrices: the usual kernels are made for few long sequences, take several times as long for
-    thousands of two or three, and many refuse more than 65,535 of them. On a CPU the second of them takes twice as long
-    as adding the few frames up.
+    thousands of two or three, and many refuse more than 65,535 of them. On a CPU adding the few frames up, in float32
+    and in pieces that stay in its cache, takes less than two thirds of their time.
     """
-    weights = torch.einsum("iphd,jphd->phij", q, k).softmax(-1)
-    if q.device.type != "cpu" or q.dtype is not torch.float32:
+    if q.device.type != "cpu" or torch.is_grad_enabled():
+        weights = torch.einsum("iphd,jphd->phij", q, k).softmax(-1)
         return torch.einsum("phij,jphd->iphd", weights, v)
-    of_frame = weights.permute(2, 3, 0, 1).contiguous().unsqueeze(-1)
+    result = torch.empty_like(q, memory_format=torch.contiguous_format)
+    step = max(1, _PIECE // q[0, 0].numel())
+    for start in range(0, q.shape[1], step):
+        piece = slice(start, start + step)
+        result[:, piece] = _added_up(*(x[:, piece].to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v)))
+    return result
+
+
+def _added_up(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    of_frame = (q[:, None] * k[None]).sum(-1).softmax(1).unsqueeze(-1)
     total = of_frame[:, 0] * v[0]
     for frame in range(1, len(v)):
         total.addcmul_(of_frame[:, frame], v[frame])
@@ -100,6 +113,7 @@ class SharingRun:
     attention: the host's kernel, (q [B, N, C], k [B, M, C], v [B, M, C], heads) -> [B, N, C].
     replacement: in place of `attention` for the call of one layer, or None: what another extension put there, from q, k
     and v in the batch's own order of rows.
+    across_frames: the dtype in which frames attend to each other, None for that of the hidden states.
     conditional: bool [B], set by the host before every call of the UNet: the rows that follow the prompt; without it
     there are no frame contexts.
     """
@@ -110,6 +124,7 @@ class SharingRun:
     attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
     can_fold: Callable[[object, Tensor], bool] = is_plain_linear
     replacement: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    across_frames: torch.dtype | None = None
     conditional: Tensor | None = None
     _kept: dict[Hashable, _Kept] = field(default_factory=dict, repr=False)
     _contexts: tuple[Tensor, Tensor, object, Tensor] | None = field(default=None, repr=False)

@@ -179,6 +179,7 @@ class Injection:
     weights: the layer file. strength: scales it, 0 leaves the UNet plain. stop_at: share of the schedule, 0 to 1, after
     which the untouched UNet finishes the picture. conditions: the method's input pictures in its order, each
     [1, 3, H, W] in [0, 1] at the pixel size of the latent. frame_prompts: each frame's additional prompt, "" for none.
+    exact: nothing is computed less precisely for speed.
     """
 
     method: LayerMethod
@@ -187,6 +188,7 @@ class Injection:
     stop_at: float = 1.0
     conditions: tuple[Tensor, ...] = ()
     frame_prompts: tuple[str, ...] = ()
+    exact: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -212,6 +214,7 @@ def plan_injection(settings: LayerSettings, weights: LayerWeights, height: int, 
         stop_at=settings.stop_at,
         conditions=conditions,
         frame_prompts=tuple(settings.prompts.get(layer, "") for layer in settings.method.frames),
+        exact=settings.latent_scale.reproduces,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib_layerdiffusion.images.arithmetic import PYRAMID_STEP, ResizeMode, condition_image, pad_rgb
 from lib_layerdiffusion.networks import TransparentDecoder, TransparentEncoder
-from lib_layerdiffusion.networks.precision import decoder_precision
+from lib_layerdiffusion.networks.precision import faster_precision
 from lib_layerdiffusion.places import compiled_folder
 from lib_layerdiffusion.transparency import LatentTransparency, lower_median
 from tests.benchmarks.reference import Reference
@@ -41,7 +41,7 @@ def _precisions(device: torch.device) -> dict[str, torch.dtype]:
     if device.type != "cpu":
         return {"float16": torch.float16}
     found = {"float32": torch.float32}
-    if decoder_precision(device, torch.float32) is torch.bfloat16:
+    if faster_precision(device, torch.float32) is torch.bfloat16:
         found["bfloat16"] = torch.bfloat16
     return found
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_layerdiffusion.networks.attention_sharing import SharingRun, SharingUnit
+from lib_layerdiffusion.networks.precision import faster_precision
 from lib_layerdiffusion.networks.sharing_run import attend
 from tests.benchmarks.reference import Reference
 from tests.benchmarks.timing import Measure, Row, compare
@@ -75,8 +76,14 @@ def units(device: torch.device, reference: Reference | None, frames: int, side: 
             unit(hidden, context, transformer_options=options)
             for unit, (_, _, hidden, context) in zip(theirs, all_places, strict=True)
         ]
-    usual, factors = SharingRun(), SharingRun(can_fold=lambda _layer, _rows: False)
-    for name, run in (("ours", usual), ("ours, low-rank path alone", factors)):
+    usual = faster_precision(device, dtype)
+    runs = {
+        "ours": SharingRun(across_frames=usual),
+        "ours, low-rank path alone": SharingRun(across_frames=usual, can_fold=lambda _layer, _rows: False),
+    }
+    if usual is not dtype:
+        runs[f"ours, {dtype}".replace("torch.", "")] = SharingRun()
+    for name, run in runs.items():
         ways[name] = lambda run=run: [unit(hidden, base, context, run) for unit, base, hidden, context in all_places]
     ways["plain layers"] = lambda: [base(hidden, context) for _, base, hidden, context in all_places]
     return compare(f"32 units, {frames} frames with guidance, {side}x{side}, {device}", ways, measure)

@@ -133,6 +133,20 @@ def test_units_stored_in_half_precision_compute_in_the_dtype_of_the_states(frame
     assert (rough.float() - exact).norm() < 0.05 * exact.norm()
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+@torch.no_grad()
+def test_attention_between_frames_alone_may_be_less_exact(frames):
+    unit, base = random_unit(frames)
+    hidden = torch.randn(2 * frames, 16, 32)
+    exact, rough = (unit(hidden, base, None, SharingRun(across_frames=kind)) for kind in (None, torch.bfloat16))
+    assert rough.dtype is torch.float32
+    assert 0 < (rough - exact).norm() < 0.01 * exact.norm()
+    for parameter in unit.temporal_o.parameters():
+        nn.init.zeros_(parameter)
+    exact, rough = (unit(hidden, base, None, SharingRun(across_frames=kind)) for kind in (None, torch.bfloat16))
+    assert torch.equal(rough, exact)
+
+
 @torch.no_grad()
 def test_more_positions_than_attention_kernels_take():
     unit, base = random_unit(2)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lib_layerdiffusion.errors import HostError, ModelError, WeightsError
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
+from lib_layerdiffusion.networks.precision import faster_precision
 from lib_layerdiffusion.unet.injection import Injection
 from lib_layerdiffusion.unet.ldm_keys import attention_units
 
@@ -93,8 +94,10 @@ class ProcessorExchange:
         return checksums(parameter for layer in self._layers for parameter in layer.parameters())
 
     @torch.no_grad()
-    def take_conditions(self, injection: Injection) -> None:
-        """Compute the signals of an injection's condition picture, once for all its calls."""
+    def prepare(self, injection: Injection) -> None:
+        """Compute the signals of an injection's condition picture, once for all its calls, and take its precision."""
+        own = next(self._sharing.parameters())
+        self._run.across_frames = faster_precision(own.device, own.dtype, exact=injection.exact)
         wanted = injection.conditions and not injection.is_plain
         self._run.signals = self._sharing.signals(injection.conditions[0]) if wanted else {}
 

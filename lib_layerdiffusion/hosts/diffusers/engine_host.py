@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from lib_layerdiffusion.images.arithmetic import flatten_on_grey, to_float
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import Family
 from lib_layerdiffusion.networks import TransparentDecoder
-from lib_layerdiffusion.networks.precision import decoder_precision
+from lib_layerdiffusion.networks.precision import faster_precision
 from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import Injection
 
@@ -64,7 +64,7 @@ class _KeptPatch:
 class EngineHost(DiffusersHost):
     """A pipeline that an engine works with; offload as in `LayerDiffusion.from_checkpoint`.
 
-    exact: the transparency decoder computes in the pipeline's precision also where another is faster.
+    exact: our own networks compute in the pipeline's precision also where another is faster.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class EngineHost(DiffusersHost):
         """
         dtype = self.pipeline.unet.dtype if self.device.type != "cpu" else torch.float32
         if isinstance(network, TransparentDecoder):
-            precision = decoder_precision(self.device, dtype, exact=exact or self._exact)
+            precision = faster_precision(self.device, dtype, exact=exact or self._exact)
             return network.to(self.device).with_precision(precision)
         return network.to(self.device, dtype)
 
@@ -151,6 +151,7 @@ class EngineHost(DiffusersHost):
         """
         if self._offload == "sequential" and 0 < injection.stop_at < 1 and not injection.is_plain:
             raise HostError('"Stop At" cannot be combined with sequential offloading: use model offloading or 1.')
+        injection = replace(injection, exact=injection.exact or self._exact)
         with self._weights_in_memory():
             self.check(injection.method.family, injection.method.label)
             handle = self.inject(injection, frame_prompts=frames, batch=batch, patch=self._patch(injection))

@@ -277,7 +277,7 @@ def inject_unet(
             raise HostError("Condition pictures need a VAE: inject through a host that has one.")
         latents = torch.cat([encode(picture) for picture in injection.conditions], dim=1)
     elif isinstance(patch, ProcessorExchange):
-        patch.take_conditions(injection)
+        patch.prepare(injection)
     return UNetHandle(unet, patch, injection, condition_latents=latents, frame_prompts=frame_prompts, batch=batch)
 
 

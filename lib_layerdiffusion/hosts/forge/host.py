@@ -17,6 +17,7 @@ from lib_layerdiffusion.hosts.forge.models import ForgeModels
 from lib_layerdiffusion.hosts.forge.quantised import refuse_unchangeable
 from lib_layerdiffusion.methods import Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, SharingRun
+from lib_layerdiffusion.networks.precision import faster_precision
 from lib_layerdiffusion.networks.sharing_run import is_weight_product
 from lib_layerdiffusion.unet.injection import KEY_PREFIX, Injection, LayerWeights, WeightOffsets
 
@@ -118,9 +119,10 @@ class ForgeHost:
         if key not in self._sharing:
             signals = self._models.signals(patcher, injection.conditions[0]) if injection.conditions else {}
             self._sharing[key] = SharingRun(signals=signals, weight=injection.strength, can_fold=is_weight_product)
+        dtype = self._backend.computation_dtype(patched)
+        self._sharing[key].across_frames = faster_precision(self._backend.torch_device(), dtype, exact=injection.exact)
         # The next batch's prompt may have merged other LoRAs, in place too: nothing tells from outside.
         self._sharing[key].forget()
         if not injection.is_plain:
-            size = self._backend.computation_dtype(patched).itemsize
-            sharing_layers.keep_memory_free(patched, sharing, size)
+            sharing_layers.keep_memory_free(patched, sharing, dtype.itemsize)
         sharing_layers.add_sharing(self._backend, patched, sharing, self._sharing[key])

@@ -16,7 +16,7 @@ from lib_layerdiffusion.hosts.forge.folders import layer_folders
 from lib_layerdiffusion.images.reading import Picture
 from lib_layerdiffusion.methods import METHODS, VAE_FILES, Family, LayerMethod
 from lib_layerdiffusion.networks import AttentionSharing, TransparentDecoder
-from lib_layerdiffusion.networks.precision import decoder_precision
+from lib_layerdiffusion.networks.precision import faster_precision
 from lib_layerdiffusion.places import compiled_folder
 from lib_layerdiffusion.transparency import LatentTransparency
 from lib_layerdiffusion.unet.injection import LayerWeights
@@ -79,7 +79,7 @@ class ForgeModels:
         exact: in the precision that the published extension takes.
         """
         decoder = self.store.decoder(family, exact=exact)
-        dtype = decoder_precision(self.backend.torch_device(), self._vae_dtype(), exact=exact)
+        dtype = faster_precision(self.backend.torch_device(), self._vae_dtype(), exact=exact)
         patcher = self._patcher(f"{VAE_FILES[family].decoder}{' exact' if exact else ''}", decoder, dtype)
         one_view = decoder.activation_bytes_per_pixel * pixels.shape[-2] * pixels.shape[-1]
         self.backend.load([patcher], memory=one_view)

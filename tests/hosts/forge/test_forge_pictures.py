@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import ImageOps
 
 from lib_layerdiffusion.images.arithmetic import checkerboard, preview
@@ -257,6 +258,28 @@ def test_pictures_of_the_older_release_are_decoded_as_exactly_as_it_did(fake, as
     monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: True)
     assert not fake.run(ask(TRANSPARENT)).same_as(quick)
     assert fake.run(older).same_as(exact)
+
+
+def test_frames_see_each_other_in_bfloat16_where_the_cpu_has_it_and_not_for_the_older_release(fake, ask, monkeypatch):
+    from lib_layerdiffusion.networks import precision
+    from lib_layerdiffusion.networks.attention_sharing import SharingUnit
+
+    taken, forward = set(), SharingUnit.forward
+
+    def watched(self, hidden, attention, context, run):
+        taken.add((hidden.dtype, run.across_frames))
+        return forward(self, hidden, attention, context, run)
+
+    monkeypatch.setattr(SharingUnit, "forward", watched)
+    for has_it, choices, expected in (
+        (False, {}, torch.float32),
+        (True, {}, torch.bfloat16),
+        (True, {"latent_scale": "sampler latent (2024-08 release)"}, torch.float32),
+    ):
+        monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda has_it=has_it: has_it)
+        fake.run(ask(TOGETHER, decode_passes=1, **choices), batch_size=3)
+        assert taken == {(torch.float32, expected)}
+        taken.clear()
 
 
 def test_previews_are_made_of_what_was_decoded(fake, ask, monkeypatch):
