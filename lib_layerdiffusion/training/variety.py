@@ -27,8 +27,8 @@ HUES = {"red": 0, "orange": 28, "yellow": 52, "green": 115, "blue": 215, "purple
 FLAT_WORDS = ("flat {}", "{}")
 """How a picture of the flat style is asked for: by its style, or like any other, so that seeds differ in style too."""
 Bytes = NDArray[np.uint8]
-MIRROR_SHARE, FLAT_SHARE, RECOLOUR_SHARE = 0.4, 0.3, 0.25
-_SMALLEST, _LARGEST, _TURN = 0.75, 1.03, 14.0
+MIRROR_SHARE, FLAT_SHARE, RECOLOUR_SHARE = 0.5, 0.3, 0.25
+_SMALLEST, _LARGEST, _TURN = 0.58, 1.03, 24.0
 # The share of visible saturated pixels, and of those near their commonest hue, from which on a picture has a colour.
 _COLOURED_SHARE, _COMMON_SHARE, _NEAR, _SATURATED = 0.35, 0.6, 35.0, 0.25
 

@@ -67,7 +67,7 @@ def test_moved_pictures_keep_their_colour_and_stay_inside():
         made = moved(disc(RED), generator(seed))
         alpha = made[3]
         assert torch.cat([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]).max() == 0
-        assert 0.5 < alpha.sum() / disc(RED)[3].sum() < 1.1
+        assert 0.3 < alpha.sum() / disc(RED)[3].sum() < 1.1
         assert torch.allclose(made[:3], disc(RED)[:3], atol=1e-5)
     assert not torch.equal(moved(disc(RED), generator(1)), moved(disc(RED), generator(2)))
 
