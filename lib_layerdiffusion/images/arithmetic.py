@@ -172,7 +172,7 @@ def pad_rgb(rgba: Picture8) -> PictureF:
 def _pyramid_room(height: int, width: int) -> tuple[list[list[PictureF]], PictureF]:
     """Planes of colour and alpha for every level of `pad_rgb`, and room for one more plane.
 
-    In one piece, for which the kernel is asked once: getting thirty levels page by page takes a third of the time.
+    In one piece, for which the kernel is asked once: thirty levels page by page take up to a third of the time.
     Planes lie apart: what multiplies with alpha then has its shape, and single planes are doubled faster.
     """
     sizes = [(height, width)]
