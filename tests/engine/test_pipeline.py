@@ -248,7 +248,7 @@ def test_offloading_changes_no_picture_and_no_weight(engine, layers, monkeypatch
     # Onto the CPU again, with the hooks of a GPU. diffusers' own call asks for "cpu:0", which accelerate cannot do.
     monkeypatch.setattr(type(other.host.pipeline), "enable_sequential_cpu_offload", layer_by_layer)
     getattr(other.host.pipeline, f"enable_{offload}_cpu_offload")(device="cpu")
-    offloaded = LayerDiffusion(EngineHost(other.host.pipeline, new_card(), offload), other.store)
+    offloaded = LayerDiffusion(EngineHost(other.host.pipeline, new_card(), offload, exact=True), other.store)
     for _ in range(2):
         results = [
             one.generate("an apple", method=method, foreground=FG, seed=4, size=64).images[0]
