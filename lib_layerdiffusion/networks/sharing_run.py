@@ -15,7 +15,6 @@ T = TypeVar("T")
 _RATIO_TOLERANCE = 0.25
 """How far, as a logarithm, rounding may take the ratio of a few tokens' sides from that of the picture."""
 
-
 _PIECE = 1 << 16
 """Numbers of a frame that attention over frames takes at once on a CPU: with their products they stay in its cache."""
 
