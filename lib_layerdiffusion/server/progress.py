@@ -107,9 +107,10 @@ class Tracker:
         total = sum(part.steps + part.passes for part in self._parts)
         done = sum(part.steps + part.passes for part in self._parts[: self._part])
         done += self._done + (self._parts[self._part].steps if self._stage == DECODE else 0)
-        left = self._left()
+        # How long loading takes is not known, so neither is what is left while nothing has been sampled.
+        left = self._left() if self._stage else None
         spent = self._clock() - self._began
-        by_time = None if left is None or self._stage == "" else spent / max(spent + left, 1e-9)
+        by_time = None if left is None else spent / max(spent + left, 1e-9)
         fraction = min(1.0, done / total if by_time is None else by_time)
         self._highest = max(self._highest, fraction)
         stage = "finishing" if done >= total else STAGES.get(self._stage, "loading")

@@ -62,6 +62,7 @@ def test_stop_ends_waiting_runs_too_and_keeps_the_last_picture(browser, address)
 def test_progress_counts_and_tells_the_time_left(browser, address):
     with opened(browser, address) as page:
         advanced(page)
+        generate(page)  # from here on the server knows how long a step takes
         begin_long(page)
         page.wait_for_selector(".progress-line:has-text('left')")
         text = page.inner_text(".progress-line")

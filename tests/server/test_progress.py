@@ -84,7 +84,19 @@ def test_a_larger_picture_takes_as_much_longer():
     rates, clock = Rates(), Clock()
     walk(ONE, rates, clock)
     larger = Tracker([Part(10, 9, 4.0, 4.0)], rates, clock)
-    assert larger.standing().seconds_left == pytest.approx(4 * (10 * STEP + 9 * PASS))
+    larger.report("sample", 1, 10)
+    assert larger.standing().seconds_left == pytest.approx(4 * (9 * STEP + 9 * PASS))
+
+
+def test_nothing_is_foretold_while_a_model_loads():
+    rates, clock = Rates(), Clock()
+    walk(ONE, rates, clock)
+    tracker = Tracker(ONE, rates, clock)
+    tracker.begin()
+    clock.now += 7.0
+    standing = tracker.standing()
+    assert (standing.stage, standing.done, standing.fraction) == ("loading", 0, 0.0)
+    assert standing.seconds_left is None
 
 
 def test_one_slow_pass_does_not_change_what_is_foretold():

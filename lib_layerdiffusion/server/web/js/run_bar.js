@@ -99,7 +99,7 @@ export function describe(job, waiting = 0) {
   const { stage, done, total, seconds_left: left } = job.progress ?? {};
   const parts = [t(STAGES[stage] ?? "Waiting")];
   if (job.state === "queued" && job.position > 0) parts[0] = t("Waiting for {count} runs", { count: job.position });
-  if (job.state === "running" && total) parts[0] += ` ${done}/${total}`;
+  if (job.state === "running" && total && stage !== "loading") parts[0] += ` ${done}/${total}`;
   if (left !== null && left !== undefined && job.state === "running")
     parts.push(t("{time} left", { time: duration(left) }));
   if (waiting) parts.push(t("{count} more waiting", { count: waiting }));
