@@ -149,10 +149,11 @@ def pad_rgb(rgba: Picture8) -> PictureF:
     need_rgba(rgba)
     levels, rest = _pyramid_room(*rgba.shape[:2])
     *colour, alpha = levels[0]
-    for channel, plane in enumerate(levels[0]):
-        np.divide(rgba[..., channel], np.float32(255), out=plane)
+    values = to_float(np.arange(256, dtype=np.uint8))
+    for channel, plane in zip(cv2.split(rgba), levels[0], strict=True):
+        cv2.LUT(channel, values, dst=plane)
     for plane in colour:
-        np.multiply(plane, alpha, out=plane)
+        cv2.multiply(plane, alpha, dst=plane)
     for larger, smaller in pairwise(levels):
         for plane, target in zip(larger, smaller, strict=True):
             cv2.resize(plane, target.shape[::-1], dst=target, interpolation=cv2.INTER_AREA)

@@ -16,7 +16,7 @@ The arithmetic is that of `decoder_blocks`. What differs:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ _ROW = 512
 
 @dataclass
 class Map:
-    """[B, C, H, W] in channels_last, of which `bias` [C] in float32 has not been added yet."""
+    """[B, C, H, W] in channels_last, of which `bias` [C] has not been added yet."""
 
     values: Tensor
     bias: Tensor | None = None
@@ -46,13 +46,15 @@ class Map:
     def added(self) -> Tensor:
         """The values with their bias, for everyone who holds this map."""
         if self.bias is not None:
-            self.values.add_(self.bias.to(self.values.dtype)[:, None, None])
+            self.values.add_(self.bias[:, None, None])
             self.bias = None
         return self.values
 
     def to(self, dtype: torch.dtype) -> Map:
         """The map in another precision."""
-        return self if self.values.dtype is dtype else Map(self.values.to(dtype), self.bias)
+        if self.values.dtype is dtype:
+            return self
+        return Map(self.values.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
 
 def fits(pixels: Tensor) -> bool:
@@ -63,89 +65,89 @@ def fits(pixels: Tensor) -> bool:
 
 def convolved(convolution: nn.Conv2d, x: Tensor) -> Map:
     """A convolution whose bias waits."""
-    stride, padding = convolution.stride, convolution.padding
-    bias = convolution.bias
-    return Map(F.conv2d(x, convolution.weight, None, stride, padding), None if bias is None else bias.float())
+    return Map(F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding), convolution.bias)
 
 
 def normalised(parts: Sequence[Map], norm: nn.GroupNorm, *, activated: bool = True) -> Tensor:
     """GroupNorm of the joined parts, and SiLU of it: parts [B, C_i, H, W] -> [B, sum of C_i, H, W]."""
     first = parts[0].values
     batch, _, height, width = first.shape
-    means, scales = _group_moments(parts, norm)
+    bias = _joined_bias(parts)
     if batch == len(parts) == 1:
-        scaled = _scaled(first, means[0], scales[0], norm, slice(None))
+        (scaled,) = _normalised([first], bias, norm)
         return F.silu(scaled, inplace=True) if activated else scaled
     shape = (batch, norm.num_channels, height, width)
     out = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=torch.channels_last)
     for index in range(batch):
-        start = 0
-        for part in parts:
-            channels = slice(start, start + part.values.shape[1])
-            here = slice(index, index + 1)
-            scaled = _scaled(part.values[here], means[index, channels], scales[index, channels], norm, channels)
-            target = out[here, channels]
+        here = slice(index, index + 1)
+        targets = out[here].split([part.values.shape[1] for part in parts], 1)
+        for scaled, target in zip(_normalised([part.values[here] for part in parts], bias, norm), targets, strict=True):
             if activated:
                 torch.ops.aten.silu.out(scaled, out=target)
             else:
                 target.copy_(scaled)
-            start = channels.stop
     return out
 
 
-def _group_moments(parts: Sequence[Map], norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-    """What to subtract from each channel of the parts' values and what to multiply with, each [B, C] in float32."""
-    means, spreads, biases = [], [], []
-    for part in parts:
-        moments = [_channel_moments(values[None], norm.eps) for values in part.values]
-        means.append(torch.stack([mean for mean, _ in moments]))
-        spreads.append(torch.stack([spread for _, spread in moments]))
-        biases.append(torch.zeros_like(means[-1][0]) if part.bias is None else part.bias)
-    bias = torch.cat(biases)
-    mean = (torch.cat(means, 1) + bias).unflatten(1, (norm.num_groups, -1))
-    middle, spread = _joined(mean, torch.cat(spreads, 1).view_as(mean), 2)
-    return middle.expand_as(mean).flatten(1) - bias, spread.rsqrt().expand_as(mean).flatten(1)
+def _joined_bias(parts: Sequence[Map]) -> Tensor | None:
+    """What has not been added to the parts yet, [C]; None where all has."""
+    if all(part.bias is None for part in parts):
+        return None
+    biases = [part.values.new_zeros(part.values.shape[1]) if part.bias is None else part.bias for part in parts]
+    return biases[0] if len(biases) == 1 else torch.cat(biases)
 
 
-def _joined(mean: Tensor, spread: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of equally large sets that are taken together, from those of each along `dim`, which stays."""
-    middle = mean.mean(dim, keepdim=True)
-    away = mean - middle
-    return middle, torch.addcmul(spread, away, away).mean(dim, keepdim=True)
+def _normalised(parts: Sequence[Tensor], bias: Tensor | None, norm: nn.GroupNorm) -> Iterator[Tensor]:
+    """GroupNorm of the joined parts [1, C_i, H, W], one part after the other, computed in float32.
+
+    Every line is a kernel or two, and starting one takes longer than what it does with a few hundred numbers: so
+    positions of a row, channels and groups are taken together at once, and none of it is in a function by itself.
+    """
+    rows = _rows(parts)
+    moments = [_moments(values, norm.eps) for values in rows]
+    several = rows[0].shape[1] // parts[0].shape[1]
+    mean, spread = (_joined([each[what].view(several, -1) for each in moments]) for what in (0, 1))
+    mean, spread = (x.view(several, norm.num_groups, -1) for x in (mean, spread))
+    if bias is not None:
+        bias = bias.view(norm.num_groups, -1)
+        mean = mean + bias
+    between, middle = torch.var_mean(mean, (0, 2), correction=0, keepdim=True)
+    spread = between.add_(spread.mean((0, 2), keepdim=True))
+    vectors = mean.new_empty(4, *mean.shape)
+    torch.sub(middle.expand_as(mean), 0 if bias is None else bias, out=vectors[0])
+    torch.rsqrt(spread.expand_as(mean), out=vectors[1])
+    vectors[2].copy_(norm.weight.view_as(mean[0]))
+    vectors[3].copy_(norm.bias.view_as(mean[0]))
+    channels = vectors.view(4, several, -1).split([part.shape[1] for part in parts], 2)
+    for part, values, own in zip(parts, rows, channels, strict=True):
+        yield _scaled(values, *own.flatten(1)).view(part.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[1, C, H, W] in channels_last as rows of one or more positions, a view."""
-    channels, positions = x.shape[1], x.shape[-1] * x.shape[-2]
-    several = math.gcd(positions, max(1, _ROW // channels))
-    return x.permute(0, 2, 3, 1).reshape(positions // several, several * channels)
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
-def _channel_moments(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean, and variance plus `eps`, of every channel of [1, C, H, W], float32 [C]."""
-    rows = _rows(x)
-    if x.device.type == "cuda":
+def _rows(parts: Sequence[Tensor]) -> list[Tensor]:
+    """[1, C_i, H, W] in channels_last as rows of as many positions each, one or more, a view."""
+    positions = parts[0].shape[-1] * parts[0].shape[-2]
+    several = math.gcd(positions, max(1, _ROW // max(part.shape[1] for part in parts)))
+    return [part.permute(0, 2, 3, 1).reshape(positions // several, -1) for part in parts]
+
+
+def _moments(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean, and variance plus `eps`, of every column, float32."""
+    if rows.device.type == "cuda":
         mean, inverse = torch.batch_norm_stats(rows, eps)
-        spread = inverse.pow_(-2)
-    else:
-        spread, mean = torch.var_mean(rows.float(), 0, correction=0)
-        spread.add_(eps)
-    if rows.shape[1] == x.shape[1]:
-        return mean, spread
-    middle, spread = _joined(mean.view(-1, x.shape[1]), spread.view(-1, x.shape[1]), 0)
-    return middle[0], spread[0]
+        return mean, inverse.pow_(-2)
+    spread, mean = torch.var_mean(rows.float(), 0, correction=0)
+    return mean, spread.add_(eps)
 
 
-def _scaled(x: Tensor, mean: Tensor, scale: Tensor, norm: nn.GroupNorm, channels: slice) -> Tensor:
-    """`(x - mean) * scale`, then the norm's weight and bias of `channels`; x [1, C, H, W], computed in float32."""
-    rows = _rows(x)
-    vectors = [mean, scale, norm.weight[channels].float(), norm.bias[channels].float()]
-    mean, scale, weight, bias = torch.stack(vectors).repeat(1, rows.shape[1] // x.shape[1])
-    if x.device.type == "cuda":
-        made = torch.batch_norm_elemt(rows, weight, bias, mean, scale, 0.0)
-    else:
-        made = ((rows.float() - mean) * scale * weight + bias).to(x.dtype)
-    return made.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
+def _scaled(rows: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`(rows - mean) * scale * weight + bias`, vectors in float32."""
+    if rows.device.type == "cuda":
+        return torch.batch_norm_elemt(rows, weight, bias, mean, scale, 0.0)
+    return ((rows.float() - mean) * scale * weight + bias).to(rows.dtype)
 
 
 def resnet(block: ResnetBlock, parts: Sequence[Map]) -> Map:
@@ -165,7 +167,7 @@ def resnet(block: ResnetBlock, parts: Sequence[Map]) -> Map:
         weight = shortcut.weight[:, start : start + columns, 0, 0]
         rows.addmm_(flat(part.values), weight.T)
         if part.bias is not None:
-            bias = _sum(bias, weight.float() @ part.bias)
+            bias = weight @ part.bias if bias is None else torch.addmv(bias, weight, part.bias)
         start += columns
     return Map(h.values, bias)
 
@@ -211,5 +213,5 @@ def _layer(level: DownLevel | UpLevel | MiddleLevel, index: int, parts: Sequence
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None or other is None:
-        return one if other is None else other.float()
+        return one if other is None else other
     return one + other
