@@ -42,7 +42,7 @@ def written(picture: Image.Image, side: int) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=WEB / "thumbnails")
-    parser.add_argument("--sample", default="frog", help="subject of the larger picture")
+    parser.add_argument("--sample", default="soap bubble", help="subject of the larger picture")
     parser.add_argument("--sheet", type=Path, help="write all tries here")
     given = parser.parse_args()
     engine = LayerDiffusion.from_checkpoint()
