@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import torch
 
 from tests.benchmarks import decoding, memory, runs, sharing
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reference = None if arguments.reference is None else Reference(arguments.reference)
     if arguments.clock == "cpu":
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
     measure = Measure(arguments.rounds, CLOCKS[arguments.clock])
     known = parts_for(device, reference, measure, compiled=arguments.compiled)
     unknown = sorted(set(arguments.parts) - set(known))
