@@ -36,6 +36,20 @@ def test_condition_image_equals_the_reference(mode, size):
     assert difference(result, f"condition_image/{NAMES[mode]}_{size[0]}x{size[1]}") <= 1e-5
 
 
+@pytest.mark.parametrize("alpha", [None, 255, 0])
+@pytest.mark.parametrize("size", [(33, 57), (1, 5), (5, 1)])
+def test_a_condition_picture_is_flattened_on_mid_grey(alpha, size):
+    picture = rgba("flattened", *size)[::-1]  # its rows lie backwards in memory
+    if alpha is not None:
+        picture[..., 3] = alpha
+    given = picture.copy()
+    values = picture.astype(np.float32) / np.float32(255)
+    half = np.float32(0.5)
+    wanted = half + (values[..., :3] - half) * values[..., 3:]
+    np.testing.assert_array_equal(images.flatten_for_condition(picture), wanted)
+    np.testing.assert_array_equal(picture, given)
+
+
 def test_pad_rgb_keeps_opaque_pixels_and_survives_full_transparency():
     picture = rgba("opaque", 40, 24)
     padded = images.pad_rgb(picture)
