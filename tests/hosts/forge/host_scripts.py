@@ -58,9 +58,13 @@ def sd_upscale(upscaler: str, factor: float, overlap: int) -> Named:
     return "sd upscale", _arguments(selectable("sd upscale", img2img=True), values)
 
 
+OUTPAINTED = 64
+"""Pixels that outpainting adds at one side."""
+
+
 def outpainting(title: str) -> Named:
     """Outpainting mk2 or Poor man's outpainting, to the left."""
-    values = {"pixels": 64, "mask_blur": 4, "direction": ["left"], "noise_q": 1.0, "color_variation": 0.05}
+    values = {"pixels": OUTPAINTED, "mask_blur": 4, "direction": ["left"], "noise_q": 1.0, "color_variation": 0.05}
     values |= {"inpainting_fill": 0}
     return title.lower(), _arguments(selectable(title.lower(), img2img=True), values)
 

@@ -278,7 +278,9 @@ def test_token_merging(real, ask, row):
 @pytest.mark.parametrize("title", ["Outpainting mk2", "Poor man's outpainting"])
 def test_scripts_that_join_without_alpha(real, ask, row, rgba, title):
     script = host_scripts.outpainting(title)
-    refused = real.run(ask(TRANSPARENT), img2img=True, init_images=[rgba(real.side)], script=script)
+    side = 2 * host_scripts.OUTPAINTED  # the host divides by what of a tile lies outside that margin
+    body = {"img2img": True, "init_images": [rgba(side)], "width": side, "height": side}
+    refused = real.run(ask(TRANSPARENT), script=script, **body)
     assert isinstance(refused.error, LayerDiffusionError)
     row(title, ONE, f"refused before sampling: {refused.message}")
 
