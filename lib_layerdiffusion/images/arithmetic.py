@@ -23,7 +23,8 @@ PYRAMID_STEP = 1.2
 CHECKER_CELL = 64
 CHECKER_GREYS = (0.45, 0.55)
 MID_GREY = 127
-_EVERY_BYTE = np.arange(256, dtype=np.uint8)
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+"""`to_float` of every byte."""
 
 
 class ResizeMode(str, Enum):
@@ -55,13 +56,13 @@ def need_rgba(rgba: Picture8) -> None:
 def flatten_for_condition(rgba: Picture8) -> PictureF:
     """uint8 [H, W, 4] -> float32 [H, W, 3] in [0, 1] on mid-grey: `0.5 + (rgb - 0.5) * alpha`."""
     need_rgba(rgba)
-    grey, values = np.float32(0.5), to_float(_EVERY_BYTE)
+    grey = np.float32(0.5)
     colour, alpha = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), cv2.extractChannel(rgba, 3)
     # A photograph has a few million pixels: one pass over it where it is opaque, few where it is not.
-    if alpha.min() == _EVERY_BYTE[-1]:
-        return _looked_up(colour, grey + (values - grey))
-    flat = _looked_up(colour, values - grey)
-    cv2.multiply(flat, cv2.cvtColor(_looked_up(alpha, values), cv2.COLOR_GRAY2RGB), dst=flat)
+    if alpha.min() == 255:
+        return _looked_up(colour, grey + (_LEVELS - grey))
+    flat = _looked_up(colour, _LEVELS - grey)
+    cv2.multiply(flat, cv2.cvtColor(_looked_up(alpha, _LEVELS), cv2.COLOR_GRAY2RGB), dst=flat)
     return np.add(flat, grey, out=flat)
 
 
@@ -174,7 +175,7 @@ def pad_rgb(rgba: Picture8) -> PictureF:
         _shrink(colours)
         below = np.full((1, 1), colours[-1].sum() / total, np.float32)
         for plane, clear in zip(reversed(colours), reversed(alphas), strict=True):
-            larger = grown.reshape(-1)[: plane.size].reshape(plane.shape)
+            larger = grown[: plane.size].reshape(plane.shape)
             cv2.resize(below, plane.shape[::-1], dst=larger, interpolation=cv2.INTER_LINEAR)
             cv2.accumulateProduct(larger, clear, plane)
             below = plane
@@ -184,7 +185,7 @@ def pad_rgb(rgba: Picture8) -> PictureF:
 
 def _channel(rgba: Picture8, channel: int, target: PictureF) -> None:
     """Write one channel to `target`, from 0 to 1."""
-    cv2.LUT(cv2.extractChannel(rgba, channel), to_float(_EVERY_BYTE), dst=target)
+    cv2.LUT(cv2.extractChannel(rgba, channel), _LEVELS, dst=target)
 
 
 def _shrink(levels: list[PictureF]) -> None:
@@ -194,7 +195,7 @@ def _shrink(levels: list[PictureF]) -> None:
 
 
 def _pyramid_room(height: int, width: int) -> tuple[list[PictureF], list[PictureF], PictureF, PictureF]:
-    """Room for two pyramids of one channel and for two planes of the largest size, in one piece of memory."""
+    """Room for two pyramids of one channel, a plane of the largest size and as many numbers, in one piece."""
     sizes = [(height, width)]
     while min(sizes[-1]) > 1:
         rows, columns = sizes[-1]
@@ -203,7 +204,7 @@ def _pyramid_room(height: int, width: int) -> tuple[list[PictureF], list[Picture
     ends = np.cumsum([rows * columns for rows, columns in shapes])
     pieces = np.split(np.empty(ends[-1], np.float32), ends[:-1])
     planes = [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-    return planes[: len(sizes)], planes[len(sizes) : -2], planes[-2], planes[-1]
+    return planes[: len(sizes)], planes[len(sizes) : -2], planes[-2], pieces[-1]
 
 
 def checkerboard(height: int, width: int) -> PictureF:

@@ -212,6 +212,6 @@ def _layer(level: DownLevel | UpLevel | MiddleLevel, index: int, parts: Sequence
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return one + other
+    if one is None:
+        return other
+    return one if other is None else one + other
